@@ -1,0 +1,7 @@
+//! The element store. See `docs/ARCHITECTURE.md` for the shape and `docs/FORMAT.md` for every byte that reaches a device.
+//!
+//! Modules import downwards only: `store` → `element` → `meta` / `segment` / `journal` → `pool` → `device` → `codec` / `error`.
+
+pub mod codec;
+pub mod device;
+pub mod error;
