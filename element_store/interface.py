@@ -1,0 +1,209 @@
+"""What gateways rely on. `element_store.Store` is the real one; `tests/model/store.py` is a dictionary that behaves the same.
+
+Every call is atomic, and durable on m+1 devices when it returns, unless it says otherwise. Every call may raise Closed.
+Reads see the newest committed state. Digests are computed off the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Protocol
+
+from element_store.types import Attributes, Condition, Element, Page, Part, PoolStatus, UploadInfo, View
+
+type Buffer = bytes | bytearray | memoryview
+
+
+class Content(Protocol):
+    """An element's bytes, pinned: unaffected by whatever happens to its key meanwhile. Use as `async with`."""
+
+    element: Element
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Bytes [start, stop) in pieces of at most 1 MiB, read ahead. Raises Damaged before handing out a wrong byte."""
+        ...
+
+    async def __aenter__(self) -> Content: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class Staged(Protocol):
+    """Content on its way in: written to the pool, named by nothing, gone after a restart unless published.
+
+    One writer at a time. `write` may buffer; memory is bounded by a few rows. Must end in a publish call of the store or in `discard`.
+    """
+
+    async def write(self, data: Buffer) -> None:
+        """Raises OutOfSpace."""
+        ...
+
+    async def finish(self) -> Mapping[str, bytes]:
+        """Everything written is durable; returns the digests asked for. No more writes after this."""
+        ...
+
+    async def discard(self) -> None: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+class ElementStore(Protocol):
+    # Views
+    async def create_view(self, name: str, attributes: Attributes) -> View:
+        """Raises Conflict if it exists."""
+        ...
+
+    async def delete_view(self, name: str) -> None:
+        """Raises NotFound; Conflict while it holds a key (uploads in progress are aborted)."""
+        ...
+
+    async def view(self, name: str) -> View:
+        """Raises NotFound."""
+        ...
+
+    async def views(self) -> Sequence[View]:
+        """In byte order of names."""
+        ...
+
+    async def set_view_attributes(self, name: str, attributes: Attributes) -> View: ...
+
+    # Elements by key
+    async def lookup(self, view: str, key: bytes) -> Element:
+        """Raises NotFound for the view (`args[0] == "view"`) or the key (`args[0] == "key"`), here and below."""
+        ...
+
+    async def put(
+        self,
+        view: str,
+        key: bytes,
+        data: Buffer,
+        attributes: Attributes,
+        *,
+        digests: Collection[str] = ("md5",),
+        expected: Mapping[str, bytes] | None = None,
+        condition: Condition | None = None,
+    ) -> Element:
+        """Store small content (at most `SMALL_BYTES_MAX`) in one step. Computes and keeps `digests`; `expected` is compared first (DigestMismatch)."""
+        ...
+
+    def stage(self, *, digests: Collection[str] = ("md5",), size_hint: int | None = None) -> Staged: ...
+
+    async def publish(
+        self,
+        view: str,
+        key: bytes,
+        staged: Staged,
+        attributes: Attributes,
+        *,
+        digests: Mapping[str, bytes],
+        condition: Condition | None = None,
+    ) -> Element:
+        """Give finished content a name. `digests`: what to keep with it (must hold `md5`)."""
+        ...
+
+    async def open(self, view: str, key: bytes) -> Content:
+        """Pin the element that the key names now."""
+        ...
+
+    async def delete(self, view: str, key: bytes, *, condition: Condition | None = None) -> bool:
+        """False if there was nothing (not an error without a condition)."""
+        ...
+
+    async def delete_many(self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None]) -> Sequence[bool | Exception]:
+        """At most 1,000; each key for itself, one result per key."""
+        ...
+
+    async def copy(
+        self,
+        source: Content,
+        view: str,
+        key: bytes,
+        attributes: Attributes,
+        *,
+        digests: Mapping[str, bytes],
+        condition: Condition | None = None,
+    ) -> Element:
+        """Share the source's content under another key; no bytes are copied."""
+        ...
+
+    async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
+        """Replace all attributes; content, ETag and modification time stay."""
+        ...
+
+    async def list(self, view: str, *, prefix: bytes = b"", delimiter: bytes = b"", start_after: bytes = b"", limit: int = 1000) -> Page:
+        """Keys in byte order. Any delimiter works; `/` costs one seek per common prefix. `limit` counts elements and prefixes; 0 gives an empty page."""
+        ...
+
+    # Multipart uploads
+    async def create_upload(self, view: str, key: bytes, attributes: Attributes, extra: Mapping[str, bytes]) -> UploadInfo: ...
+
+    async def upload(self, view: str, key: bytes, upload_id: str) -> UploadInfo:
+        """Raises NotFound (`args[0] == "upload"`), here and below."""
+        ...
+
+    async def put_part(self, view: str, key: bytes, upload_id: str, number: int, staged: Staged, *, digests: Mapping[str, bytes]) -> Part:
+        """Replaces an earlier part of that number."""
+        ...
+
+    async def copy_part(self, view: str, key: bytes, upload_id: str, number: int, source: Content, start: int, stop: int, *, digests: Mapping[str, bytes]) -> Part:
+        """A part that shares bytes [start, stop) of the source."""
+        ...
+
+    async def list_parts(self, view: str, key: bytes, upload_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Part]: ...
+
+    async def list_uploads(
+        self, view: str, *, prefix: bytes = b"", after_key: bytes = b"", after_id: str = "", limit: int = 1000
+    ) -> Sequence[UploadInfo]:
+        """By key, then by id (ids of one key sort by creation)."""
+        ...
+
+    async def complete_upload(
+        self,
+        view: str,
+        key: bytes,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        *,
+        etag_digest: bytes,
+        digests: Mapping[str, bytes],
+        composite: bool,
+        condition: Condition | None = None,
+    ) -> Element:
+        """Concatenate the parts (number, etag) by reference and publish. Raises Invalid naming a part that is absent or has another ETag.
+
+        `etag_digest`: MD5 of the parts' MD5s; the ETag becomes `<hex>-<parts>`. `digests`: other digests to keep.
+        """
+        ...
+
+    async def abort_upload(self, view: str, key: bytes, upload_id: str) -> None: ...
+
+    # Small records of the daemon: users, access keys, settings. Names are byte-ordered text, values at most 64 KiB.
+    async def get_record(self, kind: str, name: str) -> bytes | None: ...
+
+    async def put_record(self, kind: str, name: str, value: bytes, *, must_be_new: bool = False) -> None:
+        """Raises Conflict."""
+        ...
+
+    async def delete_record(self, kind: str, name: str) -> bool: ...
+
+    async def list_records(self, kind: str) -> Sequence[tuple[str, bytes]]: ...
+
+    # The store itself
+    async def status(self) -> PoolStatus: ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters and gauges by the name they have in Prometheus without the `trefoil_` prefix, labels in braces: `device_flushes_total{device="0"}`."""
+        ...
+
+    async def scrub(self) -> Mapping[str, int]:
+        """Verify every stored payload; repairs and counts what it finds."""
+        ...
+
+    async def close(self) -> None:
+        """Drains, checkpoints, closes devices. Idempotent."""
+        ...
+
+
+SMALL_BYTES_MAX = 128 * 1024
+"""Content up to this size lands in the journal as one record; larger content is staged."""

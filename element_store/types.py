@@ -1,0 +1,176 @@
+"""The nouns of the store's Python API: plain values, no behaviour, no protocol.
+
+Keys are bytes: any sequence of 1 to 1,024 bytes without NUL. Times are nanoseconds since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+class StoreError(Exception):
+    """Base of everything the store raises; each subclass is named by its remedy."""
+
+
+class NotFound(StoreError):
+    """The view, key, upload or record is not there."""
+
+
+class Conflict(StoreError):
+    """The request collides with what is there: it exists, is not empty, or is of another kind."""
+
+
+class PreconditionFailed(StoreError):
+    """A `Condition` does not hold; nothing was changed."""
+
+
+class DigestMismatch(StoreError):
+    """Content differs from the digest that the caller announced; nothing was changed. `args[0]` is the digest's name."""
+
+
+class Invalid(StoreError):
+    """The request is wrong; sending it again will not help."""
+
+
+class LimitExceeded(StoreError):
+    """A named bound was passed."""
+
+
+class OutOfSpace(StoreError):
+    """The pool is full; delete something or add devices."""
+
+
+class Damaged(StoreError):
+    """Stored bytes fail their checksum and too few shards are left to rebuild them."""
+
+
+class Refused(StoreError):
+    """A device or pool that must not be used as asked; one sentence for the operator."""
+
+
+class Closed(StoreError):
+    """The store is closing or lost more devices than its code allows."""
+
+
+class Kind(enum.StrEnum):
+    DIRECTORY = "directory"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a writer gives an element besides its bytes.
+
+    `xattrs`: at most 32 KiB of names and values in all. S3 keeps user metadata under `user.s3.meta.*`, tags under
+    `user.s3.tag.*`, the content type under `user.mime_type`, other content headers under `user.s3.header.*`.
+    """
+
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o644
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One stored element as one committed state shows it."""
+
+    id: int
+    kind: Kind
+    key: bytes
+    size: int
+    etag: str
+    """Hex, unquoted: MD5 of the content; `<md5 of part md5s>-<parts>` for multipart; `<id and version>-0` for content that was not written by S3."""
+    content_version: int
+    modified_ns: int
+    attributes: Attributes
+    digests: Mapping[str, bytes]
+    """Digests kept with the content, by name: `md5`, `sha256`, `sha1`, `crc32`, `crc32c`, `crc64nvme`. Raw bytes, big-endian for CRCs."""
+    composite: bool
+    """True where `digests` (except `md5`) are digests of the parts' digests, S3's COMPOSITE type."""
+    part_sizes: Sequence[int]
+    """Sizes of the parts of a multipart upload, in order; empty for content written whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view root: a top-level directory (an S3 bucket)."""
+
+    name: str
+    id: int
+    created_ns: int
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Checked inside the commit, against the element that the key names then. ETags unquoted; `*` stands for any element.
+
+    A failed condition raises PreconditionFailed; `if_match` on an absent key raises NotFound.
+    """
+
+    if_match: Sequence[str] = ()
+    if_none_match: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing in byte order. `next_after`: pass it as `start_after` for the next page; None at the end.
+
+    `next_after` is the last key or common prefix of this page; a listing that starts after a common prefix skips all of it.
+    """
+
+    elements: Sequence[Element]
+    prefixes: Sequence[bytes]
+    next_after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """A multipart upload in progress; it is not in the namespace."""
+
+    id: str
+    key: bytes
+    created_ns: int
+    attributes: Attributes
+    extra: Mapping[str, bytes]
+    """Opaque to the store: what the gateway must remember until completion (checksum algorithm and type, owner)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int
+    size: int
+    etag: str
+    modified_ns: int
+    digests: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    index: int
+    name: str
+    state: str
+    """`live`, `dead` or `missing`."""
+    bytes_total: int
+    bytes_used: int
+    reason: str
+    """Why it is not live, else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    uuid: str
+    code: tuple[int, int]
+    """k data and m parity shards of new segments."""
+    protected: bool
+    """False while fewer than m further devices may be lost, or m is 0."""
+    membership_epoch: int
+    devices: Sequence[DeviceStatus]
+    bytes_total: int
+    """Usable, after parity."""
+    bytes_used: int
+    advice: Sequence[str]
+    """What happened and what to do, a sentence each; empty when all is well."""
