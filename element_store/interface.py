@@ -7,11 +7,11 @@ Reads see the newest committed state. Digests are computed off the event loop.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from element_store.types import Attributes, Condition, Element, Page, Part, PoolStatus, UploadInfo, View
 
-type Buffer = bytes | bytearray | memoryview
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Content(Protocol):
