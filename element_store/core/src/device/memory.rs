@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Device;
@@ -23,6 +24,54 @@ pub struct MemoryDevice {
     name: String,
     length: u64,
     plane: Mutex<Plane>,
+    power: Option<Arc<PowerSwitch>>,
+}
+
+/// The power of one simulated machine: goes after a number of writes and flushes on all its devices together.
+#[derive(Debug)]
+pub struct PowerSwitch(AtomicU64);
+
+/// What the power does during one operation.
+enum Power {
+    On,
+    /// It goes now: a write of this moment may be torn.
+    Going,
+    Off,
+}
+
+impl PowerSwitch {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(u64::MAX)))
+    }
+
+    /// So many writes and flushes still succeed.
+    pub fn cut_after(&self, operations: u64) {
+        self.0.store(operations + 1, SeqCst);
+    }
+
+    pub fn restore(&self) {
+        self.0.store(u64::MAX, SeqCst);
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.0.load(SeqCst) == 0
+    }
+
+    fn spend(&self, operation: Operation) -> Power {
+        let counted = operation != Operation::Read;
+        let spend = |left: u64| {
+            if left == u64::MAX || !counted {
+                Some(left)
+            } else {
+                Some(left.saturating_sub(1))
+            }
+        };
+        match self.0.fetch_update(SeqCst, SeqCst, spend).unwrap_or_default() {
+            0 => Power::Off,
+            1 if counted => Power::Going,
+            _ => Power::On,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +91,15 @@ impl MemoryDevice {
             name: name.into(),
             length,
             plane: Mutex::default(),
+            power: None,
+        }
+    }
+
+    /// Part of a simulated machine: its operations are done in the caller's thread, so that a seed replays.
+    pub fn powered(name: impl Into<String>, length: u64, power: Arc<PowerSwitch>) -> Self {
+        Self {
+            power: Some(power),
+            ..Self::new(name, length)
         }
     }
 
@@ -89,15 +147,9 @@ impl MemoryDevice {
 
     /// An independent device with what this one would show after a restart without power loss.
     pub fn duplicate(&self, name: impl Into<String>) -> Self {
-        let plane = Plane {
-            pages: self.plane().pages.clone(),
-            ..Plane::default()
-        };
-        Self {
-            name: name.into(),
-            length: self.length,
-            plane: Mutex::new(plane),
-        }
+        let copy = Self::new(name, self.length);
+        copy.plane().pages = self.plane().pages.clone();
+        copy
     }
 
     /// The same content on a device of another length; what lies beyond it is gone.
@@ -123,6 +175,15 @@ impl MemoryDevice {
     fn enter(&self, operation: Operation, torn: Option<(u64, &[u8])>) -> io::Result<bool> {
         let mut honest = true;
         let mut plane = self.plane();
+        match self.power.as_ref().map(|power| power.spend(operation)) {
+            None | Some(Power::On) => {}
+            Some(going) => {
+                if let (Power::Going, Some((offset, bytes)), false) = (going, torn, plane.lost) {
+                    plane.write_unflushed(offset, bytes);
+                }
+                return Err(io::Error::other("the power is off"));
+            }
+        }
         for effect in plane.script.next(operation) {
             match effect {
                 Effect::Fail => return Err(io::Error::other("scripted I/O error")),
@@ -249,6 +310,10 @@ impl Device for MemoryDevice {
         } else {
             Ok(())
         }
+    }
+
+    fn is_instant(&self) -> bool {
+        self.power.is_some()
     }
 
     fn name(&self) -> String {

@@ -35,6 +35,11 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Is the backing still there at its full size (a deleted file stays readable through its descriptor, but not after a restart)?
     fn probe(&self) -> io::Result<()>;
 
+    /// True if nothing here ever waits: such a device is served in the calling thread, which also makes simulations replay in one order.
+    fn is_instant(&self) -> bool {
+        false
+    }
+
     /// What an operator calls it: its path.
     fn name(&self) -> String;
 }
