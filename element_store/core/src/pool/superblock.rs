@@ -90,7 +90,7 @@ impl fmt::Debug for Superblock {
 /// What the beginning of a device tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Nothing but zeros.
+    /// Nothing but zeros, or what an interrupted format left.
     Empty,
     Member(Box<Superblock>),
     /// Of a format version or with features that this program does not know.
@@ -226,10 +226,19 @@ pub fn identify_bytes(head: &[u8]) -> Identity {
     }
     match newest {
         Some(superblock) => Identity::Member(Box::new(superblock.clone())),
+        None if is_blank(head) => Identity::Empty,
         None if slots.iter().any(|slot| slot.starts_with(MAGIC)) => Identity::Damaged,
-        None if head.iter().all(|byte| *byte == 0) => Identity::Empty,
         None => Identity::Foreign,
     }
+}
+
+/// All zeros, but for what a torn first superblock leaves: format writes slot B first, and any of its sectors may be missing. No file system, volume
+/// manager or partition table keeps something there after an empty first sector and nothing anywhere else.
+fn is_blank(head: &[u8]) -> bool {
+    let (first, rest) = head.split_at(head.len().min(SLOT));
+    let (torn, rest) = rest.split_at(rest.len().min(SLOT));
+    let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    zeros(first) && zeros(rest) && (torn.starts_with(MAGIC) || zeros(&torn[..torn.len().min(512)]))
 }
 
 #[cfg(test)]

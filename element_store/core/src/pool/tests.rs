@@ -7,7 +7,7 @@ use super::*;
 use crate::device::Device;
 use crate::device::fault::FaultScript;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
-use crate::device::memory::MemoryDevice;
+use crate::device::memory::{MemoryDevice, PowerSwitch};
 use crate::device::random::{Seeded, from_seed};
 use crate::device::set::DeviceState;
 use crate::error::Error;
@@ -119,6 +119,45 @@ fn an_interrupted_format_can_be_repeated() {
             open(&devices).unwrap();
         }
     }
+}
+
+/// Power goes at each write and flush of format in turn. Either the pool is there, or the same format succeeds: no device is left unusable.
+#[test]
+fn a_format_that_lost_power_leaves_a_pool_or_usable_devices() {
+    let (mut opened, mut repeated) = (0, 0);
+    for cut in 0..20 {
+        for seed in 0..6 {
+            let power = PowerSwitch::new();
+            let device = |index| Arc::new(MemoryDevice::powered(format!("m{index}"), BYTES, power.clone()));
+            let devices: Vec<_> = (0..3).map(device).collect();
+            power.cut_after(cut);
+            let geometry = Some(Geometry::small(BYTES).unwrap());
+            let options = FormatOptions {
+                geometry,
+                random: from_seed(seed),
+                code: None,
+            };
+            let formatted = Pool::format(shared(&devices), options).is_ok();
+            power.restore();
+            devices
+                .iter()
+                .enumerate()
+                .for_each(|(index, device)| device.crash(seed * 3 + index as u64));
+            match open(&devices) {
+                Ok(pool) => {
+                    assert_eq!(pool.devices.live(), [0, 1, 2]);
+                    opened += 1;
+                }
+                Err(error) => {
+                    assert!(!formatted, "{error}");
+                    format(&devices, seed);
+                    assert_eq!(open(&devices).unwrap().devices.live(), [0, 1, 2]);
+                    repeated += 1;
+                }
+            }
+        }
+    }
+    assert!(opened > 20 && repeated > 20, "{opened} {repeated}");
 }
 
 #[test]
