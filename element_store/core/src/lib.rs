@@ -5,3 +5,5 @@
 pub mod codec;
 pub mod device;
 pub mod error;
+pub mod journal;
+pub mod pool;

@@ -3,6 +3,12 @@
 //! Owns: reading, writing, flushing and discarding byte ranges. Never retries a failed flush: after one, the kernel may have
 //! dropped the dirty pages, so the device is dead (`Devices::fail`) and the code makes up for it.
 
+pub mod fault;
+pub mod file;
+pub mod memory;
+pub mod random;
+pub mod set;
+
 use std::{fmt, io};
 
 /// Shared by any number of threads. Offsets and lengths are bytes and need no alignment.
@@ -28,6 +34,11 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Is the backing still there at its full size (a deleted file stays readable through its descriptor, but not after a restart)?
     fn probe(&self) -> io::Result<()>;
+
+    /// True if nothing here ever waits: such a device is served in the calling thread, which also makes simulations replay in one order.
+    fn is_instant(&self) -> bool {
+        false
+    }
 
     /// What an operator calls it: its path.
     fn name(&self) -> String;

@@ -1,0 +1,138 @@
+//! Who is a member: epochs, deaths, journal mirrors, and the superblocks that say so.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::SeqCst;
+
+use bytes::Bytes;
+
+use super::Pool;
+use super::geometry::Geometry;
+use super::superblock::{Superblock, Uuid};
+use crate::device::set::{Devices, WriteJob};
+use crate::error::{Error, Result};
+
+/// What all superblocks share, and each device's newest generation.
+pub(super) struct Membership {
+    pub shared: Superblock,
+    pub generations: Vec<u64>,
+}
+
+impl Pool {
+    /// Rises whenever a device is declared dead or the journal's mirrors change.
+    pub fn membership_epoch(&self) -> u64 {
+        self.epoch.load(SeqCst)
+    }
+
+    /// The devices that hold the journal, in ascending order; also dead ones until `persist_failures`.
+    pub fn journal_mirrors(&self) -> Vec<u16> {
+        self.members().shared.journal_mirrors.clone()
+    }
+
+    /// m+1 copies, or one on every live device if those are fewer.
+    pub fn journal_mirrors_wanted(&self) -> usize {
+        (usize::from(self.code.m) + 1).min(self.devices.live().len())
+    }
+
+    /// Declares a device dead in memory and, in a new epoch, on all others. Raises Closed if too few remain.
+    pub fn mark_dead(&self, index: u16) -> Result<()> {
+        self.devices.fail(index, "declared dead");
+        self.persist_failures()
+    }
+
+    /// Writes down every death that only memory knows yet; without one it costs nothing. Must succeed before anything that a dead device lacks is
+    /// acknowledged: else that device could come back after a restart and count. Raises Closed if too few remain.
+    pub fn persist_failures(&self) -> Result<()> {
+        let mut members = self.members();
+        if members.newly_dead(&self.devices).is_empty() {
+            Ok(())
+        } else {
+            self.raise(&mut members)
+        }
+    }
+
+    /// Makes these devices the journal's mirrors in a new epoch. The caller has copied the journal to them. Raises Closed, Invalid.
+    pub fn set_journal_mirrors(&self, mirrors: &[u16]) -> Result<()> {
+        let mut members = self.members();
+        if mirrors.is_empty() || mirrors.iter().any(|mirror| usize::from(*mirror) >= members.shared.members.len()) {
+            return Err(Error::Invalid(format!("{mirrors:?} are not devices of this pool")));
+        }
+        members.shared.journal_mirrors = mirrors.to_vec();
+        members.shared.journal_mirrors.sort_unstable();
+        members.shared.journal_mirrors.dedup();
+        self.raise(&mut members)
+    }
+
+    fn members(&self) -> MutexGuard<'_, Membership> {
+        self.membership.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A new epoch on every live device; devices that fail meanwhile are dead in the next one.
+    pub(super) fn raise(&self, members: &mut Membership) -> Result<()> {
+        loop {
+            members.bury(&self.devices)?;
+            members.shared.membership_epoch += 1;
+            members.shared.lineage = self.random_uuid();
+            members.write(&self.devices);
+            if members.newly_dead(&self.devices).is_empty() {
+                break;
+            }
+        }
+        self.epoch.store(members.shared.membership_epoch, SeqCst);
+        Ok(())
+    }
+
+    fn random_uuid(&self) -> Uuid {
+        let mut uuid = Uuid([0; 16]);
+        (self.random.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))(&mut uuid.0);
+        uuid
+    }
+}
+
+impl Membership {
+    /// Live by the superblocks, but not in fact.
+    fn newly_dead(&self, devices: &Devices) -> Vec<u16> {
+        let indexes = 0..self.shared.members.len() as u16;
+        indexes
+            .filter(|index| self.shared.members[usize::from(*index)].live && !devices.is_live(*index))
+            .collect()
+    }
+
+    fn bury(&mut self, devices: &Devices) -> Result<()> {
+        for index in self.newly_dead(devices) {
+            self.shared.members[usize::from(index)].live = false;
+        }
+        let live = devices.live().len();
+        if live < usize::from(self.shared.code.k) {
+            return Err(Error::Closed(format!(
+                "only {live} devices are left of the {} that code {} needs",
+                self.shared.code.k, self.shared.code
+            )));
+        }
+        self.shared.journal_mirrors.retain(|mirror| devices.is_live(*mirror));
+        if self.shared.journal_mirrors.is_empty() {
+            return Err(Error::Closed("every device that held the journal is lost".into()));
+        }
+        Ok(())
+    }
+
+    /// The next generation of the superblock on every live device, flushed. Failures kill devices and show in `newly_dead`.
+    pub fn write(&mut self, devices: &Devices) {
+        let mut jobs = Vec::new();
+        for device in devices.live() {
+            let generation = &mut self.generations[usize::from(device)];
+            *generation += 1;
+            let superblock = Superblock {
+                device_index: device,
+                generation: *generation,
+                ..self.shared.clone()
+            };
+            let offset = Geometry::superblock_offset(*generation);
+            jobs.push(WriteJob {
+                device,
+                offset,
+                bytes: Bytes::from(superblock.encode()),
+            });
+        }
+        devices.write_all(jobs, true);
+    }
+}
