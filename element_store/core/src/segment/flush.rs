@@ -60,10 +60,14 @@ impl Flusher {
         if devices.is_empty() {
             return false;
         }
-        for (device, outcome) in drives.flush_all(&devices) {
-            if let (Err(_), Some(segments)) = (outcome, dirty.get(&device)) {
-                lost(segments);
-            }
+        let outcomes = drives.flush_all(&devices);
+        let durable: HashSet<u16> = outcomes
+            .iter()
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(device, _)| *device)
+            .collect();
+        for (_, segments) in dirty.iter().filter(|(device, _)| !durable.contains(device)) {
+            lost(segments);
         }
         true
     }

@@ -54,7 +54,7 @@ pub struct ReadJob {
 pub trait Drives: Send + Sync {
     fn live(&self) -> Vec<u16>;
     fn read(&self, device: u16, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-    /// In parallel over devices; one result per job, in their order.
+    /// In parallel over devices; one result per job.
     fn write_all(&self, jobs: Vec<WriteJob>, flush: bool) -> Vec<(u16, io::Result<()>)>;
     fn flush_all(&self, devices: &[u16]) -> Vec<(u16, io::Result<()>)>;
     fn discard(&self, device: u16, offset: u64, length: u64);
@@ -70,7 +70,7 @@ pub trait Drives: Send + Sync {
 }
 
 /// Makes a new segment's layout durable enough for what will refer to it: called once per segment, before the first append to it
-/// returns. It must not append to segments of the same class.
+/// returns, while other appends of that class wait. It must not append to segments of the same class itself.
 pub type Persist = Arc<dyn Fn(&SegmentLayout) -> Result<()> + Send + Sync>;
 
 #[derive(Debug, Default)]
@@ -192,6 +192,13 @@ impl Segments {
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the next segment of a class gets. Payloads in multiples of k of equal size fill rows best: cut the end of a stream accordingly.
+    pub fn code(&self, class: Class) -> Code {
+        let devices = self.drives.live().len();
+        let space = lock(&self.space);
+        space.code_for(class, devices).unwrap_or(space.pool_code())
     }
 
     pub fn status(&self) -> SpaceStatus {

@@ -5,7 +5,7 @@
 
 use super::code::Code;
 use super::layout::Location;
-use super::row::{HEADER_BYTES, PayloadHeader};
+use super::row::{HEADER_BYTES, PAYLOAD_BYTES_MAX, PayloadHeader};
 use super::{ReadJob, Segment, Segments, WriteJob, add};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
@@ -58,8 +58,10 @@ impl Segments {
     fn located(&self, location: &Location) -> Result<std::sync::Arc<Segment>> {
         let segment = self.segment(location.segment)?;
         let end = u64::from(location.offset) + u64::from(location.length);
-        let inside =
-            usize::from(location.shard) < segment.code.k() && location.offset as usize >= HEADER_BYTES && end <= self.geometry.zone_bytes;
+        let inside = usize::from(location.shard) < segment.code.k()
+            && location.length as usize <= PAYLOAD_BYTES_MAX
+            && location.offset as usize >= HEADER_BYTES
+            && end <= self.geometry.zone_bytes;
         if inside {
             Ok(segment)
         } else {

@@ -74,6 +74,10 @@ impl Space {
         }
     }
 
+    pub fn pool_code(&self) -> Code {
+        self.code
+    }
+
     /// A segment found in metadata.
     pub fn adopt(&mut self, layout: &SegmentLayout) -> Result<()> {
         layout.check()?;

@@ -29,7 +29,8 @@ impl Drop for Reservation {
 }
 
 impl Segments {
-    /// Writes the payloads and says where each is, in their order. Durable only after `sync` of these locations.
+    /// Writes the payloads and says where each is, in their order. Durable only after `sync` of these locations. After an error some may have
+    /// been written; nothing refers to them, and compaction gets their space back.
     pub fn append(&self, class: Class, payloads: &[Payload<'_>]) -> Result<Vec<Location>> {
         if let Some(large) = payloads.iter().find(|payload| payload.bytes.len() > PAYLOAD_BYTES_MAX) {
             return Err(Error::Invalid(format!(
@@ -105,11 +106,11 @@ impl Segments {
         if let Some(reservation) = slot.as_ref().and_then(|segment| self.reserve_in(segment, payloads, &live)) {
             return Ok(reservation);
         }
-        if let Some(old) = slot.take() {
+        // Only now: on a full pool the old segment still takes smaller payloads.
+        let segment = self.create(class, &live)?;
+        if let Some(old) = slot.replace(segment.clone()) {
             old.seal();
         }
-        let segment = self.create(class, &live)?;
-        *slot = Some(segment.clone());
         self.reserve_in(&segment, payloads, &live)
             .ok_or_else(|| Error::Invalid("a payload does not fit an empty segment".into()))
     }
@@ -156,7 +157,14 @@ impl Segments {
             bytes,
         };
         let outcomes = self.drives.write_all(layout.zones.iter().zip(shards).map(job).collect(), false);
-        outcomes.into_iter().try_for_each(|(_, outcome)| outcome)?;
+        let written = outcomes
+            .into_iter()
+            .map(|(_, outcome)| outcome)
+            .collect::<io::Result<Vec<()>>>()?
+            .len();
+        if written < layout.zones.len() {
+            return Err(io::Error::other("a device did not answer a write"));
+        }
         self.flusher.mark(layout.id, layout.devices());
         add(&self.counters.rows, 1);
         Ok(())

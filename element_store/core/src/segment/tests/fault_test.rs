@@ -1,5 +1,6 @@
 use super::*;
 use crate::codec::checksum;
+use proptest::prelude::*;
 
 #[test]
 fn a_device_that_fails_during_an_append_costs_nothing() {
@@ -180,4 +181,72 @@ fn lost_devices_show_as_degraded_segments() {
     assert_eq!(world.segments.degraded(), [location.segment]);
     let bytes = world.segments.read(&location, 0..10, checksum(&noise(1, 10))).unwrap();
     assert_eq!(bytes, noise(1, 10));
+}
+
+#[test]
+fn callers_that_come_during_a_flush_share_the_next_one() {
+    let world = world(2, 1, 0, 16);
+    let locations = world.append(Class::Landing, &[noise(1, 5000)]).unwrap();
+    let gate = lock(&world.drives.flush_gate);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| world.segments.sync(&locations));
+        while world.drives.flushes.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let later: Vec<_> = (0..6).map(|i| world.append(Class::Landing, &[noise(i, 900)]).unwrap()).collect();
+        let segments = &world.segments;
+        let waiting: Vec<_> = later
+            .into_iter()
+            .map(|locations| scope.spawn(move || segments.sync(&locations)))
+            .collect();
+        drop(gate);
+        first.join().unwrap().unwrap();
+        waiting.into_iter().for_each(|caller| caller.join().unwrap().unwrap());
+    });
+    assert_eq!(world.drives.flushes.load(Ordering::SeqCst), 6, "two rounds over three devices");
+    world.drives.crash(|| false);
+    world.check(&locations[0], &noise(1, 5000));
+}
+
+#[test]
+fn a_full_pool_still_fills_what_is_open() {
+    let world = world(2, 1, 0, 8);
+    while world.append(Class::Landing, &[noise(7, MIB)]).is_ok() {}
+    let small = world.append(Class::Landing, &[noise(8, 1000)]).unwrap()[0];
+    world.check(&small, &noise(8, 1000));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Power loss with any part of the unflushed writes gone, then any m devices: what was synced is there, and scrubbing harms nothing.
+    #[test]
+    fn what_was_synced_survives_a_crash(seed: u64, code in 0usize..3, rounds in 1u64..12, dies in 0i64..24) {
+        let (k, m) = [(4, 2), (2, 1), (1, 1)][code];
+        let world = world(k, m, 1, 16);
+        world.drives.fail_write_after(1, dies);
+        let mut synced = Vec::new();
+        for round in 0..rounds {
+            let sizes = noise(seed ^ round, 6);
+            let payloads: Vec<Vec<u8>> = sizes.iter().map(|size| noise(seed ^ u64::from(*size), usize::from(*size) * 300)).collect();
+            let locations = world.append(Class::Landing, &payloads).unwrap();
+            if sizes[0].is_multiple_of(2) && world.segments.sync(&locations).is_ok() {
+                synced.extend(locations.into_iter().zip(payloads));
+            }
+        }
+        let mut coins = noise(seed, 10_000).into_iter();
+        world.drives.crash(|| coins.next().is_some_and(|coin| coin % 3 == 0));
+        let layouts = lock(&world.persisted).clone();
+        let world = reopen(world.drives.clone(), Code::new(k, m).unwrap(), geometry(16), layouts.clone());
+        let in_use = |found: &ScannedPayload| synced.iter().any(|(location, _)| *location == found.location);
+        for layout in &layouts {
+            prop_assert_eq!(world.segments.scrub(layout.id, &in_use).unwrap().unrecoverable, 0);
+        }
+        let dead: Vec<usize> = (0..usize::from(k + m) + 1).filter(|device| !world.drives.live().contains(&(*device as u16))).collect();
+        let alive = |lost: &Vec<usize>| lost.iter().all(|device| !dead.contains(device));
+        for lost in subsets(usize::from(k + m) + 1, usize::from(m) - dead.len()).into_iter().filter(alive) {
+            lost.iter().for_each(|device| world.drives.kill(*device as u16));
+            synced.iter().for_each(|(location, bytes)| world.check(location, bytes));
+            lost.iter().for_each(|device| world.drives.revive(*device as u16));
+        }
+    }
 }

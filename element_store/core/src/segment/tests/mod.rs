@@ -21,11 +21,15 @@ pub struct MemoryDrive {
     writes_left: AtomicI64,
     fail_flush: AtomicBool,
     unreadable: AtomicBool,
+    /// What unflushed writes replaced: a crash puts it back.
+    replaced: Mutex<Vec<(usize, Vec<u8>)>>,
 }
 
 pub struct MemoryDrives {
     pub drives: Vec<MemoryDrive>,
     pub flushes: AtomicU64,
+    /// Held by a test to make flushes wait.
+    pub flush_gate: Mutex<()>,
     pub discarded: Mutex<Vec<(u16, u64, u64)>>,
 }
 
@@ -38,10 +42,12 @@ impl MemoryDrives {
             writes_left: AtomicI64::new(-1),
             fail_flush: AtomicBool::new(false),
             unreadable: AtomicBool::new(false),
+            replaced: Mutex::default(),
         };
         Arc::new(Self {
             drives: (0..count).map(drive).collect(),
             flushes: AtomicU64::new(0),
+            flush_gate: Mutex::default(),
             discarded: Mutex::default(),
         })
     }
@@ -70,6 +76,16 @@ impl MemoryDrives {
         with(&mut lock(&self.drive(device).bytes)[offset as usize..]);
     }
 
+    /// Power is lost: of each device's unflushed writes, those that `keep` names stay.
+    pub fn crash(&self, mut keep: impl FnMut() -> bool) {
+        for drive in &self.drives {
+            let mut bytes = lock(&drive.bytes);
+            for (start, old) in lock(&drive.replaced).drain(..).rev().filter(|_| !keep()) {
+                bytes[start..][..old.len()].copy_from_slice(&old);
+            }
+        }
+    }
+
     /// The first bytes of every device.
     pub fn snapshot(&self) -> Vec<Vec<u8>> {
         self.drives
@@ -87,25 +103,32 @@ impl MemoryDrives {
         if drive.dead.load(Ordering::SeqCst) {
             return Err(io::Error::other("dead"));
         }
-        if drive.writes_left.load(Ordering::SeqCst) >= 0 && drive.writes_left.fetch_sub(1, Ordering::SeqCst) == 0 {
+        let fails = drive.writes_left.load(Ordering::SeqCst) >= 0 && drive.writes_left.fetch_sub(1, Ordering::SeqCst) == 0;
+        // A write that fails may have reached the medium in part.
+        let written = if fails { &job.bytes[..job.bytes.len() / 2] } else { &job.bytes[..] };
+        let start = job.offset as usize;
+        let mut bytes = lock(&drive.bytes);
+        lock(&drive.replaced).push((start, bytes[start..][..written.len()].to_vec()));
+        bytes[start..][..written.len()].copy_from_slice(written);
+        if fails {
             drive.dead.store(true, Ordering::SeqCst);
             return Err(io::Error::other("write fails"));
         }
-        lock(&drive.bytes)[job.offset as usize..][..job.bytes.len()].copy_from_slice(&job.bytes);
         Ok(())
     }
 
     fn flush(&self, device: u16) -> io::Result<()> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.flush_gate));
         let drive = self.drive(device);
         if drive.fail_flush.swap(false, Ordering::SeqCst) {
             drive.dead.store(true, Ordering::SeqCst);
         }
         if drive.dead.load(Ordering::SeqCst) {
-            Err(io::Error::other("flush fails"))
-        } else {
-            Ok(())
+            return Err(io::Error::other("flush fails"));
         }
+        lock(&drive.replaced).clear();
+        Ok(())
     }
 }
 
