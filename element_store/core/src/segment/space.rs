@@ -93,7 +93,7 @@ impl Space {
                 return claim("shares a zone with another");
             }
         }
-        self.next_id = self.next_id.max(layout.id + 1);
+        self.next_id = self.next_id.max(layout.id.saturating_add(1));
         self.used.insert(layout.id, u64::from(layout.k) * self.geometry.zone_bytes);
         Ok(())
     }

@@ -89,6 +89,25 @@ fn damage_past_the_code_is_counted_and_nothing_is_overwritten() {
     assert_eq!((unused.unrecoverable, unused.unclear_rows), (0, report.unclear_rows));
 }
 
+/// More than m shards are wrong just where a header is: the payload behind it cannot be found, but metadata still names it.
+#[test]
+fn a_payload_behind_a_lost_header_is_not_taken_for_padding() {
+    let (world, locations, payloads) = filled(2, 1);
+    let victim = locations[3];
+    let header = u64::from(victim.offset) - HEADER_BYTES as u64;
+    for shard in [usize::from(victim.shard), 2] {
+        let (device, at) = world.place(victim.segment, shard, header);
+        world
+            .drives
+            .change(device, at, |bytes| bytes[..HEADER_BYTES].fill(0x33 + shard as u8));
+    }
+    let before = world.drives.snapshot();
+    assert!(!scanned(&world, victim.segment).contains(&victim));
+    assert!(world.segments.scrub(victim.segment, ALL).unwrap().unclear_rows > 0);
+    assert!(world.drives.snapshot() == before);
+    world.check(&victim, &payloads[3]);
+}
+
 /// A zone is reused without being zeroed: the rows of its last segment must not show up in the new one, nor be "repaired".
 #[test]
 fn what_an_earlier_segment_left_is_not_found() {

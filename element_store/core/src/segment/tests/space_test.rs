@@ -119,3 +119,29 @@ fn tables_are_mirrored_whatever_the_code() {
     layout.devices().take(2).for_each(|device| world.drives.kill(device));
     world.check(&location, &noise(1, 5000));
 }
+
+/// An id from a damaged row must not wrap the counter of ids around to one in use.
+#[test]
+fn the_highest_id_ends_the_pool_instead_of_wrapping() {
+    let last = SegmentLayout {
+        id: u64::MAX,
+        class: Class::Landing,
+        k: 2,
+        m: 1,
+        zones: vec![(0, 0), (1, 0), (2, 0)],
+    };
+    let drives = MemoryDrives::new(3, geometry(8));
+    let segments = Segments::open(drives, geometry(8), Code::new(2, 1).unwrap(), vec![last], 1, Arc::new(|_| Ok(()))).unwrap();
+    assert!(
+        segments
+            .append(
+                Class::Landing,
+                &[Payload {
+                    kind: 0,
+                    owner: 0,
+                    bytes: b"x"
+                }]
+            )
+            .is_err()
+    );
+}
