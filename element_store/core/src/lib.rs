@@ -7,3 +7,4 @@ pub mod device;
 pub mod error;
 pub mod journal;
 pub mod pool;
+pub mod segment;
