@@ -5,3 +5,4 @@
 pub mod codec;
 pub mod device;
 pub mod error;
+pub mod meta;
