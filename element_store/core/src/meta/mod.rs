@@ -6,7 +6,9 @@
 //! Never writes a log and never starts a thread: the caller's writer thread calls `begin`, `apply` and `publish`, journals what `apply` returns, and
 //! after a restart hands it back to `replay`.
 
+pub mod checkpoint;
 pub mod engine;
+pub mod lsm;
 pub mod model;
 pub mod snapshot;
 pub mod txn;
