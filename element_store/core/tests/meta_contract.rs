@@ -421,3 +421,11 @@ fn readers_run_beside_a_writer(subject: Subject) {
     stop.store(1, Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
+
+#[test]
+fn prefixes_end_where_the_next_begins() {
+    assert_eq!(prefix_end(b"ab"), b"ac");
+    assert_eq!(prefix_end(b"a\xff\xff"), b"b");
+    assert_eq!(prefix_end(b"\xff"), KEY_END);
+    assert_eq!(prefix_end(b""), KEY_END);
+}

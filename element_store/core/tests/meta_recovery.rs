@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -411,4 +411,65 @@ fn a_failed_export_can_be_repeated() {
     world.compare();
     world.export();
     world.crash(&[Damage::Everything]);
+}
+
+/// Reading, writing, flushing, compacting and exporting at once; then a crash. Every transaction writes the same number under all keys.
+#[test]
+fn everything_at_once() {
+    const KEYS: u8 = 40;
+    const TRANSACTIONS: u64 = 2_000;
+    let (directory, pool) = (TempDir::new().unwrap(), Pool::default());
+    let engine = open(&directory, &Manifest::default(), &pool);
+    let lsm = store(engine.clone());
+    let done = AtomicBool::new(false);
+    let running = || !done.load(Ordering::Relaxed);
+    let value = |sequence: u64| sequence.to_le_bytes().repeat(20);
+    let write = || {
+        for sequence in 1..=TRANSACTIONS {
+            lsm.run(|txn| (0..KEYS).try_for_each(|key| txn.put(&[key + 1], &value(sequence))))
+                .unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let read = || {
+        while running() {
+            let snapshot = lsm.snapshot();
+            let expected = value(snapshot.sequence());
+            let seen = rows(&snapshot);
+            assert!(seen.iter().all(|(_, value)| *value == expected), "a snapshot shows one transaction");
+            assert_eq!(seen.len(), if snapshot.sequence() == 0 { 0 } else { KEYS.into() });
+        }
+    };
+    let maintain = || {
+        let mut root = Manifest::default();
+        while running() {
+            while engine.maintain().unwrap() {}
+            root = export(&engine, &root, &pool).unwrap();
+        }
+        root
+    };
+    let root = std::thread::scope(|scope| {
+        let maintenance = scope.spawn(maintain);
+        scope.spawn(read);
+        scope.spawn(write);
+        maintenance.join().unwrap()
+    });
+    drop((lsm, engine));
+    let restored = store(open(&directory, &root, &pool));
+    assert_eq!(restored.applied(), root.sequence);
+    let expected = value(root.sequence);
+    assert!(root.sequence > 0 && rows(&restored.snapshot()).iter().all(|(_, value)| *value == expected));
+}
+
+#[test]
+fn a_slow_maintenance_is_noticed() {
+    let world = World::new();
+    assert!(!world.engine.is_behind());
+    world
+        .lsm
+        .run(|txn| (0..20u32).try_for_each(|i| txn.put(&i.to_be_bytes(), &[0; 1024])))
+        .unwrap();
+    assert!(world.engine.is_behind());
+    world.engine.maintain().unwrap();
+    assert!(!world.engine.is_behind());
 }

@@ -27,6 +27,9 @@ const VERSION_BITS: u32 = 14;
 const VERSIONS_MAX: u64 = 1 << VERSION_BITS;
 /// Numbers that compactions leave for flushes.
 const VERSIONS_RESERVED: u64 = 64;
+/// A writer that has so many full memtables' worth of rows in memory, or so many runs unmerged, is to wait for `maintain`.
+const MEMTABLES_BEHIND: u64 = 4;
+const RUNS_BEHIND: usize = 20;
 /// The tree keeps the highest bit for itself.
 pub const SEQUENCE_MAX: u64 = (1 << (63 - VERSION_BITS)) - 2;
 
@@ -118,14 +121,19 @@ impl LsmEngine {
         self.flush_all(&mut self.maintenance())
     }
 
-    /// Rows in memory that are not in tables yet. A writer that outruns `maintain` is to be slowed by this.
+    /// Does background work lag so far that the writer must be slowed? Memory is bounded only if the caller heeds it.
+    pub fn is_behind(&self) -> bool {
+        self.memtable_bytes() >= MEMTABLES_BEHIND * self.memtable_bytes || self.tree.l0_run_count() >= RUNS_BEHIND
+    }
+
+    /// Rows in memory that are not in tables yet.
     pub fn memtable_bytes(&self) -> u64 {
         self.tree.active_memtable().size()
     }
 
-    /// Sorted runs that wait to be merged; reads and space suffer if they grow.
-    pub fn pending_runs(&self) -> usize {
-        self.tree.l0_run_count()
+    /// All rows in memory, with those that only older readers keep there: every memtable since the oldest snapshot. Hold snapshots for seconds, not minutes.
+    pub fn retained_bytes(&self) -> u64 {
+        self.tree.version_memtable_size_sum()
     }
 
     /// Bytes of table files.

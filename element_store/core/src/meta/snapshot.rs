@@ -8,7 +8,8 @@ use crate::error::Result;
 use super::engine::{Engine, RangeIter};
 use super::txn::Rows;
 
-/// Sees every transaction up to its sequence and nothing later, for ever. Cheap; any number may live, on any thread.
+/// Sees every transaction up to its sequence and nothing later, for ever. Cheap; any number may live, on any thread. While one lives, all that is
+/// written after it stays in memory or on disk twice: long work takes a new one for every page of rows.
 pub struct Snapshot {
     engine: Arc<dyn Engine>,
     readers: Arc<Readers>,
