@@ -68,6 +68,7 @@ contract!(
     sequences_must_rise,
     empty_transactions_take_no_sequence,
     failed_closures_leave_nothing,
+    transactions_do_not_overlap,
     replay_repeats_history,
     reads_of_the_past_last_until_forgotten,
     readers_run_beside_a_writer,
@@ -351,6 +352,15 @@ fn failed_closures_leave_nothing(subject: Subject) {
     });
     assert!(matches!(fail, Err(Error::Conflict(_))));
     assert_eq!((store.applied(), rows(&store.snapshot()).len()), (0, 0));
+}
+
+fn transactions_do_not_overlap(subject: Subject) {
+    let store = store(subject.engine);
+    let (mut one, mut other) = (store.begin(), store.begin());
+    one.add(b"n", 1).unwrap();
+    other.add(b"n", 1).unwrap();
+    store.apply(one).unwrap();
+    assert!(matches!(store.apply(other), Err(Error::Conflict(_))), "its reads are stale");
 }
 
 fn replay_repeats_history(subject: Subject) {

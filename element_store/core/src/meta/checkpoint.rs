@@ -56,7 +56,8 @@ pub struct Manifest {
 }
 
 pub trait TableSink {
-    /// Return once the journal durably holds every transaction up to `sequence`.
+    /// Return once the journal durably holds every transaction up to `sequence`, the newest applied when the export began. It must not need the end of
+    /// this export for that: a writer makes sure of room in the journal before it applies.
     fn wait_durable(&self, sequence: u64) -> Result<()>;
 
     /// Store a table's bytes, durable before the manifest is used; returns where, as bytes that `TableSource` understands (at most `PIECES_BYTES_MAX`).
@@ -69,7 +70,7 @@ pub trait TableSource {
 }
 
 /// Flush the tree and bring `previous` (the manifest that the engine was restored from or that the last export returned) up to date. For the maintenance
-/// thread: flushing and compaction wait meanwhile. Space of tables that are in `previous` and not in the result is free once the result is stored.
+/// thread: flushing and compaction wait meanwhile, applying and reading do not. Space of tables that are in `previous` and not in the result is free once the result is stored.
 pub fn export(engine: &LsmEngine, previous: &Manifest, sink: &dyn TableSink) -> Result<Manifest> {
     let files = engine.files()?;
     sink.wait_durable(files.sequence)?;
@@ -82,7 +83,7 @@ pub fn export(engine: &LsmEngine, previous: &Manifest, sink: &dyn TableSink) -> 
     for name in &files.small {
         small.push(SmallFile {
             name: name.clone(),
-            bytes: fs::read(files.directory.join(name))?,
+            bytes: fs::read(files.directory.join(name)).map_err(state_error)?,
         });
     }
     Ok(Manifest {
@@ -93,8 +94,8 @@ pub fn export(engine: &LsmEngine, previous: &Manifest, sink: &dyn TableSink) -> 
 }
 
 fn export_table(files: &Files<'_>, name: &str, known: Option<&Table>, sink: &dyn TableSink) -> Result<Table> {
-    let file = File::open(files.directory.join(name))?;
-    let length = file.metadata()?.len();
+    let file = File::open(files.directory.join(name)).map_err(state_error)?;
+    let length = file.metadata().map_err(state_error)?.len();
     // Names are numbers that only rise, also over a restart from `previous`, so equal names are equal tables.
     if let Some(known) = known.filter(|known| known.length == length) {
         return Ok(known.clone());
@@ -131,11 +132,11 @@ pub fn restore(state: &Path, manifest: &Manifest, source: &dyn TableSource, sett
         .map(|file| (file.name.as_str(), file.bytes.as_slice()))
         .collect();
     keep_only(&folder, |name, path| {
-        Ok(if name == TABLES {
+        if name == TABLES {
             path.is_dir()
         } else {
             small.get(name).is_some_and(|bytes| holds(path, bytes))
-        })
+        }
     })?;
     ensure_directory(&folder.join(TABLES))?;
     let tables: HashMap<&str, &Table> = manifest
@@ -144,13 +145,13 @@ pub fn restore(state: &Path, manifest: &Manifest, source: &dyn TableSource, sett
         .filter_map(|table| Some((table.name.split_once('/')?.1, table)))
         .collect();
     keep_only(&folder.join(TABLES), |name, path| {
-        tables.get(name).map_or(Ok(false), |table| is_intact(path, table))
+        tables.get(name).is_some_and(|table| is_intact(path, table))
     })?;
     for table in &manifest.tables {
         fetch_table(&folder.join(&table.name), table, source)?;
     }
     for file in &manifest.small {
-        fs::write(folder.join(&file.name), &file.bytes)?;
+        fs::write(folder.join(&file.name), &file.bytes).map_err(state_error)?;
     }
     LsmEngine::open(&folder, manifest.sequence, settings)
 }
@@ -158,25 +159,29 @@ pub fn restore(state: &Path, manifest: &Manifest, source: &dyn TableSource, sett
 /// Create the directory; whatever else has its name goes.
 fn ensure_directory(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
-        fs::remove_file(path)?;
+        fs::remove_file(path).map_err(state_error)?;
     }
-    Ok(fs::create_dir_all(path)?)
+    fs::create_dir_all(path).map_err(state_error)
 }
 
 /// Remove every entry that `keep` does not want.
-fn keep_only(folder: &Path, keep: impl Fn(&str, &Path) -> Result<bool>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let (path, kind) = (entry.path(), entry.file_type()?);
-        let wanted = match entry.file_name().to_str() {
-            Some(name) if !kind.is_symlink() => keep(name, &path)?,
-            _ => false,
-        };
-        match wanted {
-            true => {}
-            false if kind.is_dir() => fs::remove_dir_all(&path)?,
-            false => fs::remove_file(&path)?,
+fn keep_only(folder: &Path, keep: impl Fn(&str, &Path) -> bool) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(state_error)? {
+        let entry = entry.map_err(state_error)?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(state_error)?);
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| !kind.is_symlink() && keep(name, &path))
+        {
+            continue;
         }
+        if kind.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        }
+        .map_err(state_error)?;
     }
     Ok(())
 }
@@ -188,29 +193,25 @@ fn holds(path: &Path, bytes: &[u8]) -> bool {
 }
 
 /// A file that cannot be read counts as damaged: it is fetched again.
-fn is_intact(path: &Path, table: &Table) -> Result<bool> {
-    let metadata = path.metadata()?;
-    if !metadata.is_file() || metadata.len() != table.length {
-        return Ok(false);
-    }
+fn is_intact(path: &Path, table: &Table) -> bool {
+    let matches = |metadata: fs::Metadata| metadata.is_file() && metadata.len() == table.length;
+    path.metadata().is_ok_and(matches) && file_checksum(path).is_ok_and(|found| found == (table.length, table.checksum))
+}
+
+fn file_checksum(path: &Path) -> io::Result<(u64, u64)> {
     let mut reader = Checksummed::new(File::open(path)?);
     let mut buffer = vec![0; COPY_BYTES];
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(reader.length == table.length && reader.hash.digest() == table.checksum),
-            Ok(_) => {}
-            Err(_) => return Ok(false),
-        }
-    }
+    while reader.read(&mut buffer)? > 0 {}
+    Ok((reader.length, reader.hash.digest()))
 }
 
 fn fetch_table(path: &Path, table: &Table, source: &dyn TableSource) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    let mut out = Checksummed::new(BufWriter::with_capacity(COPY_BYTES, File::create(path)?));
+    let mut out = Checksummed::new(BufWriter::with_capacity(COPY_BYTES, File::create(path).map_err(state_error)?));
     source.read_table(table, &mut out)?;
-    out.flush()?;
+    out.flush().map_err(state_error)?;
     if out.length != table.length || out.hash.digest() != table.checksum {
         return Err(Error::Damaged(format!(
             "metadata table {} read from the devices differs from its checksum",
@@ -218,6 +219,11 @@ fn fetch_table(path: &Path, table: &Table, source: &dyn TableSource) -> Result<(
         )));
     }
     Ok(())
+}
+
+/// Says that it was not one of the pool's devices.
+pub(super) fn state_error(error: io::Error) -> Error {
+    Error::Io(io::Error::new(error.kind(), format!("metadata state directory: {error}")))
 }
 
 /// Hashes and counts what passes.

@@ -20,6 +20,7 @@ use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, Guard, Seq
 
 use crate::error::{Error, Result};
 
+use super::checkpoint::state_error;
 use super::engine::{Engine, Mutation, RangeIter};
 
 /// Numbers between two transactions, for versions of the tree: far more than flushes and compactions can follow one transaction.
@@ -202,7 +203,7 @@ fn number(sequence: u64) -> u64 {
 
 fn error(error: lsm_tree::Error) -> Error {
     match error {
-        lsm_tree::Error::Io(error) => Error::Io(error),
+        lsm_tree::Error::Io(error) => state_error(error),
         other => Error::Damaged(format!(
             "metadata state directory: {other:?}; restart to restore it from the checkpoint"
         )),

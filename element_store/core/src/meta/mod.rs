@@ -68,8 +68,12 @@ impl MetaStore {
         Txn::new(self.engine.as_ref(), &self.clock, self.applied())
     }
 
-    /// Hand the transaction's writes to the engine. Later transactions see them, readers not before `publish`. After an error nothing was applied.
+    /// Hand the transaction's writes to the engine. Later transactions see them, readers not before `publish`. After an error nothing was applied:
+    /// Limit if it took too long, Conflict if another one was applied since `begin`.
     pub fn apply(&self, txn: Txn<'_>) -> Result<Applied> {
+        if txn.sequence() != self.applied() {
+            return Err(Error::Conflict("another transaction was applied since this one began".into()));
+        }
         let mutations = txn.into_mutations()?;
         if mutations.is_empty() {
             return Ok(Applied {

@@ -118,6 +118,11 @@ impl<'a> Txn<'a> {
         }
     }
 
+    /// The newest transaction that it sees.
+    pub fn sequence(&self) -> u64 {
+        self.at
+    }
+
     /// Has it written nothing?
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
