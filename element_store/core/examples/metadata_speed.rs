@@ -143,9 +143,10 @@ fn main() -> Result<()> {
         "model" => None,
         _ => return Err(Error::Invalid("usage: metadata_speed lsm|model [ROWS]".into())),
     };
-    let engine: Arc<dyn Engine> = lsm
-        .clone()
-        .map_or_else(|| Arc::new(ModelEngine::new()) as Arc<dyn Engine>, |lsm| lsm);
+    let engine: Arc<dyn Engine> = match &lsm {
+        Some(lsm) => lsm.clone(),
+        None => Arc::new(ModelEngine::new()),
+    };
     let mut bench = Bench {
         store: MetaStore::new(engine, monotonic_clock()),
         lsm,
