@@ -6,5 +6,6 @@ pub mod codec;
 pub mod device;
 pub mod error;
 pub mod journal;
+pub mod meta;
 pub mod pool;
 pub mod segment;
