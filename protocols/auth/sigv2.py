@@ -14,7 +14,46 @@ from protocols.auth.request import SignedRequest
 from protocols.auth.sigv4 import CLOCK_SKEW_SECONDS_MAX, UNSIGNED_PAYLOAD, Verified, header_timestamp
 
 SIGNED_SUBRESOURCES = frozenset(
-    ["accelerate", "acl", "cors", "delete", "encryption", "lifecycle", "location", "logging", "notification", "object-lock", "partNumber", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "response-cache-control", "response-content-disposition", "response-content-encoding", "response-content-language", "response-content-type", "response-expires", "restore", "retention", "legal-hold", "tagging", "torrent", "uploadId", "uploads", "versionId", "versioning", "versions", "website", "inventory", "analytics", "metrics", "ownershipControls", "attributes"]
+    [
+        "accelerate",
+        "acl",
+        "cors",
+        "delete",
+        "encryption",
+        "lifecycle",
+        "location",
+        "logging",
+        "notification",
+        "object-lock",
+        "partNumber",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "requestPayment",
+        "response-cache-control",
+        "response-content-disposition",
+        "response-content-encoding",
+        "response-content-language",
+        "response-content-type",
+        "response-expires",
+        "restore",
+        "retention",
+        "legal-hold",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versionId",
+        "versioning",
+        "versions",
+        "website",
+        "inventory",
+        "analytics",
+        "metrics",
+        "ownershipControls",
+        "attributes",
+    ]
 )
 
 

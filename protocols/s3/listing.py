@@ -35,6 +35,11 @@ class Encoding:
     def optional(self, name: str, value: bytes) -> str:
         return self.element(name, value) if value else ""
 
+    def bare_element(self, name: str, value: bytes) -> str:
+        """As it is where XML can carry it: SDKs decode everything but the prefix of version 1 listings."""
+        text = value.decode("utf-8", "replace")
+        return xml.element(name, text) if xml.is_legal(text) else self.element(name, value)
+
     @property
     def note(self) -> str:
         return "<EncodingType>url</EncodingType>" if self.url else ""

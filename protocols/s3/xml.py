@@ -113,6 +113,14 @@ def escape_lenient(text: str) -> str:
     return text.encode("utf-8", "replace").decode().translate(_LENIENT)
 
 
+_ILLEGAL = frozenset([*map(chr, range(9)), "\x0b", "\x0c", *map(chr, range(0x0E, 0x20)), "\ufffe", "\uffff"])
+
+
+def is_legal(text: str) -> bool:
+    """XML 1.0 can carry it."""
+    return _ILLEGAL.isdisjoint(text)
+
+
 def element(name: str, text: str) -> str:
     return f"<{name}>{escape(text)}</{name}>"
 

@@ -33,17 +33,20 @@ class _Listed:
 
 
 def parse_parts(body: bytes) -> list[_Listed]:
-    """Raises MalformedXML or InvalidPartOrder."""
-    listed = []
+    """Raises MalformedXML or InvalidPartOrder. Of entries with one number, which uploads of a resent part cause, the last counts."""
+    listed: list[_Listed] = []
     for node in xml.parse(body, "CompleteMultipartUpload").all("Part"):
         number, etag = (node.value("PartNumber") or "").strip(), (node.value("ETag") or "").strip().strip('"')
         if not (number.isascii() and number.isdigit() and len(number) <= 5 and etag):
             raise S3Error("MalformedXML")
-        listed.append(_Listed(int(number), etag, node))
+        part = _Listed(int(number), etag, node)
+        if listed and part.number < listed[-1].number:
+            raise S3Error("InvalidPartOrder")
+        if listed and part.number == listed[-1].number:
+            listed.pop()
+        listed.append(part)
     if not 1 <= len(listed) <= PART_NUMBER_MAX:
         raise S3Error("MalformedXML")
-    if any(after.number <= before.number for before, after in zip(listed, listed[1:], strict=False)):
-        raise S3Error("InvalidPartOrder")
     return listed
 
 

@@ -45,7 +45,7 @@ def _parts(request: Request, element: Element) -> str:
         checksum = xml.element(found[0].element, checksums.encode(element.part_digests[index])) if found and element.part_digests else ""
         rows.append(f"<Part><PartNumber>{index + 1}</PartNumber><Size>{element.part_sizes[index]}</Size>{checksum}</Part>")
     return (
-        f"<ObjectParts><TotalPartsCount>{count}</TotalPartsCount><PartNumberMarker>{marker}</PartNumberMarker>"
+        f"<ObjectParts><PartsCount>{count}</PartsCount><PartNumberMarker>{marker}</PartNumberMarker>"
         f"<NextPartNumberMarker>{stop}</NextPartNumberMarker><MaxParts>{limit}</MaxParts>"
         f"<IsTruncated>{'true' if stop < count else 'false'}</IsTruncated>{''.join(rows)}</ObjectParts>"
     )

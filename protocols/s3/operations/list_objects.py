@@ -18,7 +18,7 @@ async def run(context: Context, request: Request) -> Response:
     truncated = page.next_after is not None and limit > 0
     inner = [
         f"<Name>{request.bucket}</Name>",
-        encoding.element("Prefix", prefix),
+        encoding.bare_element("Prefix", prefix),
         encoding.element("Marker", marker),
         encoding.element("NextMarker", page.next_after or b"") if truncated and delimiter else "",
         f"<MaxKeys>{limit}</MaxKeys>",

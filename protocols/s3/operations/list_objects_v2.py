@@ -36,8 +36,6 @@ async def run(context: Context, request: Request) -> Response:
     limit = max_keys(request)
     prefix, delimiter, start_after = (query.get(name, "").encode() for name in ("prefix", "delimiter", "start-after"))
     token = query.get("continuation-token")
-    if token is not None and not token:
-        raise invalid_argument("continuation-token", token, "The continuation token provided is incorrect.")
     after = decode_token(token) if token else start_after
     page = await context.store.list(request.bucket, prefix=prefix, delimiter=delimiter, start_after=after, limit=limit)
     owner = owner_element(await context.owner_user(request.owner)) if query.get("fetch-owner") == "true" else ""

@@ -68,7 +68,9 @@ def start(config: S3Config | None = None) -> Server:
     asyncio.run(make_accounts(auth))
     gateway = S3Gateway(store, auth, config or S3Config())
     listener = socket.create_server(("127.0.0.1", 0))
-    settings = uvicorn.Config(gateway, loop="uvloop", http="httptools", log_level="warning", lifespan="off", access_log=False, server_header=False)
+    settings = uvicorn.Config(
+        gateway, loop="uvloop", http="httptools", log_level="warning", lifespan="off", access_log=False, server_header=False
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
