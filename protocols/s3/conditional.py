@@ -1,4 +1,4 @@
-"""Conditional headers: on reads they are judged here against the pinned element, on writes they become a `Condition` that the commit judges.
+"""Conditional headers: on reads judged here against the pinned element, on writes made a `Condition` that the commit judges.
 
 Follows RFC 9110 section 13 with S3's reading of it: entity tags compare without weakness, dates have seconds.
 """

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import unquote_to_bytes
 
 from element_store.interface import Content
+from element_store.types import NotFound
+from protocols.s3.acl import acl_of, allows
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.naming import check_key
@@ -32,8 +36,18 @@ def parse_copy_source(text: str) -> tuple[str, bytes]:
     return bucket.decode("utf-8", "replace"), key
 
 
-async def open_source(context: Context, request: Request) -> tuple[str, bytes, Content]:
-    """Raises AccessDenied, NoSuchBucket, NoSuchKey."""
+@asynccontextmanager
+async def open_source(context: Context, request: Request) -> AsyncIterator[tuple[str, bytes, Content]]:
+    """Bucket, key and pinned content. Raises AccessDenied, NoSuchBucket, NoSuchKey."""
     bucket, key = parse_copy_source(request.header_text(b"x-amz-copy-source") or "")
-    await context.allowed_owner(request, bucket)
-    return bucket, key, await context.store.open(bucket, key)
+    owned = await context.authorize_source(request, bucket)
+    try:
+        opening = await context.store.open(bucket, key)
+    except NotFound:
+        if owned:
+            raise
+        raise S3Error("AccessDenied") from None
+    async with opening as content:
+        if not owned and not allows(acl_of(content.element.attributes), request.user, "READ"):
+            raise S3Error("AccessDenied")
+        yield bucket, key, content

@@ -1,7 +1,8 @@
 """The ASGI application: request in, operation found, sender verified and allowed, answer out.
 
 Everything that can refuse a request happens before its body is asked for. Each failure becomes one S3 error document; only a failure after
-the response began breaks the connection. Nothing here knows what an operation does.
+the response began breaks the connection. Nothing here knows what an operation does. Takes `request_id` from the scope and leaves
+`operation` and `user` there, for logs and metrics.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class S3Gateway:
         request: Request | None = None
         try:
             request = Request(scope, receive, send, self._config, request_id)
-            response = await self._answer(request)
+            response = await self._answer(scope, request)
         except S3Error as error:
             response = self._refusal(scope, request, request_id, error)
         except StoreError as error:
@@ -57,20 +58,25 @@ class S3Gateway:
         if response is not None:
             await _send(scope, request, request_id, response, send)
 
-    async def _answer(self, request: Request) -> Response | None:
+    async def _answer(self, scope: Scope, request: Request) -> Response | None:
         operation = route(request)
+        scope["operation"] = operation.name
         request.verified = verified = await self._context.auth.authenticate(request)
-        if verified is None:
+        if verified is not None:
+            request.user = verified.credential.user
+            scope["user"] = request.user.id
+        if operation.access is not None:
+            await self._context.authorize(request, operation.access)
+        elif verified is None:
             raise S3Error("AccessDenied")
-        request.user = verified.credential.user
-        if operation.existing_bucket:
-            await self._context.authorize(request)
         return await operation.run(self._context, request)
 
     def _from_store(self, request: Request | None, error: StoreError) -> S3Error:
         found = from_store(error)
         if found.code == "NoSuchBucket" and request is not None:
             self._context.forget_bucket(request.bucket)
+        if found.code == "NoSuchKey" and request is not None and not request.may_list:
+            return S3Error("AccessDenied")
         if found.status >= 500:
             log.error("store: %s: %s", type(error).__name__, error)
         return found

@@ -1,7 +1,7 @@
 """What a client says about an object besides its bytes, as element attributes and back as response headers.
 
 User metadata live in `user.s3.meta.*` exactly as the bytes that came; the content type in `user.mime_type`, other content headers in
-`user.s3.header.*`, tags in `user.s3.tag.*`. File clients may set any of these, so what no header can carry is encoded or counted as missing.
+`user.s3.header.*`, tags in `user.s3.tag.*`. File clients may set any of these: what no header can carry is encoded or counted as missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from element_store.types import Attributes
 from protocols.auth.accounts import User
-from protocols.s3.errors import S3Error, invalid_argument, not_implemented
+from protocols.s3.acl import acl_xattrs, canned_acl
+from protocols.s3.errors import S3Error, not_implemented
 from protocols.s3.request import Request
 from protocols.s3.response import Header
 from protocols.s3.tags import TAG_PREFIX, parse_tag_header, tag_xattrs
@@ -20,6 +21,8 @@ CONTENT_TYPE = "user.mime_type"
 HEADER_PREFIX = "user.s3.header."
 META_PREFIX = "user.s3.meta."
 DEFAULT_CONTENT_TYPE = b"binary/octet-stream"
+NOBODY = 65534
+"""uid and gid of anonymous writers."""
 USER_METADATA_BYTES_MAX = 2048
 
 _META = b"x-amz-meta-"
@@ -44,18 +47,6 @@ _RESPONSE_OVERRIDES = {
 }
 STORAGE_CLASSES = frozenset({"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"})
 """Classes with instant access; all are stored alike and reported as STANDARD."""
-CANNED_ACLS = frozenset(
-    {
-        "private",
-        "public-read",
-        "public-read-write",
-        "authenticated-read",
-        "aws-exec-read",
-        "bucket-owner-read",
-        "bucket-owner-full-control",
-        "log-delivery-write",
-    }
-)
 _UNSUPPORTED = {
     b"x-amz-server-side-encryption": "Server-side encryption",
     b"x-amz-object-lock-": "Object lock",
@@ -68,22 +59,11 @@ _NOT_IN_HEADERS = bytes([*range(0x20), 0x7F])
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
-def check_acl_header(request: Request) -> None:
-    acl = request.headers.get(b"x-amz-acl")
-    if acl is None or acl in (b"private", b"bucket-owner-full-control"):
-        return
-    text = acl.decode("latin-1")
-    if text not in CANNED_ACLS:
-        raise invalid_argument("x-amz-acl", text, "The canned ACL is not valid.")
-    raise not_implemented(f"The canned ACL {text}")
-
-
 def refuse_unsupported(request: Request) -> None:
     """A header that asks for protection which would not be given must not be ignored."""
     for name in request.headers:
         if name.startswith(_UNSUPPORTED_PREFIXES):
             raise not_implemented(next(text for prefix, text in _UNSUPPORTED.items() if name.startswith(prefix)))
-    check_acl_header(request)
     storage_class = request.headers.get(b"x-amz-storage-class")
     if storage_class is not None and storage_class.decode("latin-1") not in STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass")
@@ -122,6 +102,7 @@ def attributes_of(request: Request) -> Attributes:
     """Attributes of a new object from the request's headers, owned by the caller."""
     refuse_unsupported(request)
     xattrs = content_xattrs(request)
+    xattrs.update(acl_xattrs(canned_acl(request)))
     tagging = request.header_text(b"x-amz-tagging")
     if tagging:
         xattrs.update(tag_xattrs(parse_tag_header(tagging)))
@@ -129,7 +110,10 @@ def attributes_of(request: Request) -> Attributes:
 
 
 def owned(user: User | None, xattrs: Mapping[str, bytes]) -> Attributes:
-    return Attributes(xattrs=xattrs) if user is None else Attributes(uid=user.uid, gid=user.gid, xattrs=xattrs)
+    """What somebody without an account writes belongs to nobody, not to root."""
+    if user is None:
+        return Attributes(uid=NOBODY, gid=NOBODY, xattrs=xattrs)
+    return Attributes(uid=user.uid, gid=user.gid, xattrs=xattrs)
 
 
 def _header_value(value: bytes) -> bytes:

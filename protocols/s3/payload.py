@@ -19,7 +19,7 @@ from protocols.s3.request import Request
 from protocols.s3.streaming import ChunkedDecoder
 
 DOCUMENT_BYTES_MAX = 8 * 1024 * 1024
-"""XML bodies: CompleteMultipartUpload with 10,000 parts and all checksums has about 3 MB, DeleteObjects with 1,000 escaped keys up to 6 MB."""
+"""XML bodies: CompleteMultipartUpload with 10,000 parts and checksums has about 3 MB, DeleteObjects of 1,000 escaped keys up to 6 MB."""
 THREAD_BYTES_MIN = 64 * 1024
 """Signed chunks in larger pieces are hashed in a thread; for smaller ones the hop costs more than the hash."""
 WRITE_BYTES = 1024 * 1024
@@ -53,7 +53,10 @@ class Payload:
         md5 = request.headers.get(b"content-md5")
         if md5 is not None:
             self.expected["md5"] = _content_md5(md5)
-        form = request.verified.payload_hash if request.verified is not None else "UNSIGNED-PAYLOAD"
+        if request.verified is not None:
+            form = request.verified.payload_hash
+        else:
+            form = request.header(b"x-amz-content-sha256") or "UNSIGNED-PAYLOAD"
         if len(form) == 64 and _HEX.issuperset(form):
             self.expected["sha256"] = bytes.fromhex(form)
             self._sha256_is_payload = True

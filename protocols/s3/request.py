@@ -31,14 +31,20 @@ QUERY_PARAMETERS_MAX = 100
 
 
 class Request:
-    """Header names are lower-case bytes. `key` is empty for bucket and service requests."""
+    """Header names are lower-case bytes. `key` is empty for bucket and service requests.
+
+    Set once the sender is known: `verified` and `user` (None for anonymous), `owner` (of the bucket), `is_guest` (neither owner nor root),
+    `may_list` (a guest without it must not learn which keys exist).
+    """
 
     __slots__ = (
         "bucket",
         "content_length",
         "headers",
         "host_bucket",
+        "is_guest",
         "key",
+        "may_list",
         "method",
         "owner",
         "query",
@@ -63,6 +69,8 @@ class Request:
         self.verified: Verified | None = None
         self.user: User | None = None
         self.owner = ""
+        self.is_guest = False
+        self.may_list = True
         self.headers = _headers(scope["headers"])
         self.content_length = _content_length(self.headers)
         self.unread = self.content_length is None or self.content_length > 0

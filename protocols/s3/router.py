@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from protocols.s3.acl import Access
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, not_implemented
 from protocols.s3.operations import (
     abort_multipart_upload,
     bucket_configuration,
+    bucket_tagging,
     complete_multipart_upload,
     copy_object,
     create_bucket,
@@ -43,50 +45,57 @@ Run: TypeAlias = Callable[[Context, Request], Awaitable[Response | None]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
+    name: str
+    """As S3 calls it; in logs and metrics."""
     run: Run
-    existing_bucket: bool = True
-    """The bucket must exist and belong to the caller."""
+    access: Access | None = Access.OWN
+    """What the caller must be allowed in the bucket, which must exist; None where there is none yet."""
 
 
-SERVICE: Mapping[str, Operation] = {"GET": Operation(list_buckets.run, existing_bucket=False)}
+SERVICE: Mapping[str, Operation] = {"GET": Operation("ListBuckets", list_buckets.run, access=None)}
 
 BUCKET: Mapping[tuple[str, str], Operation] = {
-    ("PUT", ""): Operation(create_bucket.run, existing_bucket=False),
-    ("HEAD", ""): Operation(head_bucket.run),
-    ("DELETE", ""): Operation(delete_bucket.run),
-    ("GET", ""): Operation(list_objects.run),
-    ("GET", "list-type"): Operation(list_objects_v2.run),
-    ("GET", "versions"): Operation(list_object_versions.run),
-    ("GET", "uploads"): Operation(list_multipart_uploads.run),
-    ("GET", "location"): Operation(get_bucket_location.run),
-    ("GET", "acl"): Operation(get_acl.run),
-    ("PUT", "acl"): Operation(put_acl.run),
-    ("POST", "delete"): Operation(delete_objects.run),
+    ("PUT", ""): Operation("CreateBucket", create_bucket.run, access=None),
+    ("HEAD", ""): Operation("HeadBucket", head_bucket.run, Access.LIST),
+    ("DELETE", ""): Operation("DeleteBucket", delete_bucket.run),
+    ("GET", ""): Operation("ListObjects", list_objects.run, Access.LIST),
+    ("GET", "list-type"): Operation("ListObjectsV2", list_objects_v2.run, Access.LIST),
+    ("GET", "versions"): Operation("ListObjectVersions", list_object_versions.run, Access.LIST),
+    ("GET", "uploads"): Operation("ListMultipartUploads", list_multipart_uploads.run, Access.LIST),
+    ("GET", "location"): Operation("GetBucketLocation", get_bucket_location.run),
+    ("GET", "acl"): Operation("GetBucketAcl", get_acl.run),
+    ("PUT", "acl"): Operation("PutBucketAcl", put_acl.run),
+    ("GET", "tagging"): Operation("GetBucketTagging", bucket_tagging.get),
+    ("PUT", "tagging"): Operation("PutBucketTagging", bucket_tagging.put),
+    ("DELETE", "tagging"): Operation("DeleteBucketTagging", bucket_tagging.delete),
+    ("POST", "delete"): Operation("DeleteObjects", delete_objects.run, Access.WRITE),
 }
 
 OBJECT: Mapping[tuple[str, str], Operation] = {
-    ("PUT", ""): Operation(put_object.run),
-    ("PUT", "copy"): Operation(copy_object.run),
-    ("GET", ""): Operation(get_object.run),
-    ("HEAD", ""): Operation(get_object.run),
-    ("DELETE", ""): Operation(delete_object.run),
-    ("GET", "attributes"): Operation(get_object_attributes.run),
-    ("GET", "tagging"): Operation(object_tagging.get),
-    ("PUT", "tagging"): Operation(object_tagging.put),
-    ("DELETE", "tagging"): Operation(object_tagging.delete),
-    ("GET", "acl"): Operation(get_acl.run),
-    ("PUT", "acl"): Operation(put_acl.run),
-    ("POST", "uploads"): Operation(create_multipart_upload.run),
-    ("PUT", "uploadId"): Operation(upload_part.run),
-    ("PUT", "uploadId copy"): Operation(upload_part_copy.run),
-    ("GET", "uploadId"): Operation(list_parts.run),
-    ("POST", "uploadId"): Operation(complete_multipart_upload.run),
-    ("DELETE", "uploadId"): Operation(abort_multipart_upload.run),
+    ("PUT", ""): Operation("PutObject", put_object.run, Access.WRITE),
+    ("PUT", "copy"): Operation("CopyObject", copy_object.run, Access.WRITE),
+    ("GET", ""): Operation("GetObject", get_object.run, Access.READ_OBJECT),
+    ("HEAD", ""): Operation("HeadObject", get_object.run, Access.READ_OBJECT),
+    ("DELETE", ""): Operation("DeleteObject", delete_object.run, Access.WRITE),
+    ("GET", "attributes"): Operation("GetObjectAttributes", get_object_attributes.run, Access.READ_OBJECT),
+    ("GET", "tagging"): Operation("GetObjectTagging", object_tagging.get),
+    ("PUT", "tagging"): Operation("PutObjectTagging", object_tagging.put),
+    ("DELETE", "tagging"): Operation("DeleteObjectTagging", object_tagging.delete),
+    ("GET", "acl"): Operation("GetObjectAcl", get_acl.run),
+    ("PUT", "acl"): Operation("PutObjectAcl", put_acl.run),
+    ("POST", "uploads"): Operation("CreateMultipartUpload", create_multipart_upload.run, Access.WRITE),
+    ("PUT", "uploadId"): Operation("UploadPart", upload_part.run, Access.WRITE),
+    ("PUT", "uploadId copy"): Operation("UploadPartCopy", upload_part_copy.run, Access.WRITE),
+    ("GET", "uploadId"): Operation("ListParts", list_parts.run, Access.WRITE),
+    ("POST", "uploadId"): Operation("CompleteMultipartUpload", complete_multipart_upload.run, Access.WRITE),
+    ("DELETE", "uploadId"): Operation("AbortMultipartUpload", abort_multipart_upload.run, Access.WRITE),
 }
 
-CONFIGURATION = Operation(bucket_configuration.run)
+CONFIGURATION = Operation("BucketConfiguration", bucket_configuration.run)
 
-BUCKET_SUBRESOURCES = frozenset({"list-type", "versions", "uploads", "location", "acl", "delete"}) | bucket_configuration.SUBRESOURCES
+BUCKET_SUBRESOURCES = (
+    frozenset({"list-type", "versions", "uploads", "location", "acl", "delete", "tagging"}) | bucket_configuration.SUBRESOURCES
+)
 OBJECT_SUBRESOURCES = frozenset({"attributes", "tagging", "acl", "uploads", "uploadId"}) | bucket_configuration.OBJECT_SUBRESOURCES
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 

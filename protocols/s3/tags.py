@@ -10,15 +10,16 @@ from protocols.s3 import xml
 from protocols.s3.errors import S3Error
 
 TAG_PREFIX = "user.s3.tag."
+BUCKET_TAGS_MAX = 50
 TAGS_MAX = 10
 TAG_KEY_LENGTH_MAX = 128
 TAG_VALUE_LENGTH_MAX = 256
 
 
-def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def check_tags(pairs: list[tuple[str, str]], count_max: int = TAGS_MAX) -> dict[str, str]:
     """Raises InvalidTag."""
-    if len(pairs) > TAGS_MAX:
-        raise S3Error("InvalidTag", f"Object tags cannot be greater than {TAGS_MAX}.")
+    if len(pairs) > count_max:
+        raise S3Error("InvalidTag", f"There cannot be more than {count_max} tags.")
     tags = dict(pairs)
     if len(tags) != len(pairs):
         raise S3Error("InvalidTag", "Cannot provide multiple tags with the same key.")
@@ -41,7 +42,7 @@ def parse_tag_header(text: str) -> dict[str, str]:
     return check_tags(pairs)
 
 
-def parse_tag_document(body: bytes) -> dict[str, str]:
+def parse_tag_document(body: bytes, count_max: int = TAGS_MAX) -> dict[str, str]:
     tag_set = xml.parse(body, "Tagging").child("TagSet")
     if tag_set is None:
         raise S3Error("MalformedXML")
@@ -51,7 +52,7 @@ def parse_tag_document(body: bytes) -> dict[str, str]:
         if key is None or value is None:
             raise S3Error("MalformedXML")
         pairs.append((key, value))
-    return check_tags(pairs)
+    return check_tags(pairs, count_max)
 
 
 def tag_xattrs(tags: Mapping[str, str]) -> dict[str, bytes]:

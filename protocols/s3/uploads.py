@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from element_store.types import Part, UploadInfo
+from protocols.auth.accounts import User
 from protocols.s3 import checksums, xml
 from protocols.s3.checksums import Algorithm
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.request import Request
 
+ANONYMOUS_ID = "anonymous"
 PART_BYTES_MIN = 5 * 1024 * 1024
 PART_NUMBER_MAX = 10_000
 PARTS_PAGE_MAX = 1000
@@ -39,6 +41,25 @@ def checksum_of(extra: Mapping[str, bytes]) -> UploadChecksum | None:
     if name is None:
         return None
     return UploadChecksum(checksums.algorithm_named(name.decode()), extra["checksum_type"].decode())
+
+
+def owner_extra(request: Request) -> dict[str, bytes]:
+    """A guest's upload is the guest's; others are the bucket owner's."""
+    if not request.is_guest:
+        return {}
+    return {"owner": (request.user.id if request.user is not None else ANONYMOUS_ID).encode()}
+
+
+async def upload_owner(context: Context, request: Request, info: UploadInfo) -> User:
+    return await context.owner_user(info.extra.get("owner", request.owner.encode()).decode())
+
+
+async def guarded_upload(context: Context, request: Request, identity: str) -> UploadInfo:
+    """The upload, if the caller started it or owns the bucket. Raises NotFound, AccessDenied."""
+    info = await context.store.upload(request.bucket, request.key, identity)
+    if request.is_guest and info.extra.get("owner") != owner_extra(request)["owner"]:
+        raise S3Error("AccessDenied")
+    return info
 
 
 def upload_id(request: Request) -> str:

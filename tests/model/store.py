@@ -51,9 +51,8 @@ def check_condition(condition: Condition | None, current: Element | None) -> Non
             raise NotFound("key")
         if "*" not in condition.if_match and current.etag not in condition.if_match:
             raise PreconditionFailed("if_match")
-    if condition.if_none_match and current is not None:
-        if "*" in condition.if_none_match or current.etag in condition.if_none_match:
-            raise PreconditionFailed("if_none_match")
+    if current is not None and not {"*", current.etag}.isdisjoint(condition.if_none_match):
+        raise PreconditionFailed("if_none_match")
 
 
 def check_attributes(attributes: Attributes) -> None:
@@ -203,7 +202,8 @@ class ModelStore:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
     ) -> Element:
-        assert staged.finished and "md5" in digests
+        assert staged.finished
+        assert "md5" in digests
         element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition)
         self.staged_open.discard(id(staged))
         return element

@@ -5,9 +5,10 @@ from __future__ import annotations
 from protocols.s3.context import Context
 from protocols.s3.request import Request
 from protocols.s3.response import NO_CONTENT, Response
-from protocols.s3.uploads import upload_id
+from protocols.s3.uploads import guarded_upload, upload_id
 
 
 async def run(context: Context, request: Request) -> Response:
-    await context.store.abort_upload(request.bucket, request.key, upload_id(request))
+    info = await guarded_upload(context, request, upload_id(request))
+    await context.store.abort_upload(request.bucket, request.key, info.id)
     return Response(NO_CONTENT)

@@ -1,4 +1,4 @@
-"""Subresources that hold configuration which Trefoil does not have yet: reading answers `not configured` as S3 does, writing is refused by name.
+"""Subresources of configuration that Trefoil does not have: reading answers `not configured` as S3 does, writing is refused by name.
 
 Deleting what is not configured succeeds, as in S3.
 """
@@ -24,7 +24,6 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
     "ownershipControls": ("Ownership controls", "OwnershipControlsNotFoundError"),
     "website": ("Static website", "NoSuchWebsiteConfiguration"),
     "replication": ("Replication", "ReplicationConfigurationNotFoundError"),
-    "tagging": ("Bucket tagging", "NoSuchTagSet"),
 }
 # subresource -> (feature, root and content of the empty document when read)
 _EMPTY: Mapping[str, tuple[str, str, str]] = {

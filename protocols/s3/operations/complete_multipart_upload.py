@@ -19,7 +19,7 @@ from protocols.s3.errors import S3Error
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.uploads import PART_BYTES_MIN, PART_NUMBER_MAX, UploadChecksum, all_parts, checksum_of, upload_id
+from protocols.s3.uploads import PART_BYTES_MIN, PART_NUMBER_MAX, UploadChecksum, all_parts, checksum_of, guarded_upload, upload_id
 
 THREAD_PARTS_MIN = 64
 """Combining checksums of more parts than this takes milliseconds: done in a thread."""
@@ -125,7 +125,7 @@ async def run(context: Context, request: Request) -> Response:
     listed = parse_parts(body)
     etag_digest = _etag_digest(listed)
     try:
-        info = await context.store.upload(request.bucket, request.key, identity)
+        info = await guarded_upload(context, request, identity)
     except NotFound:
         return await _already_complete(context, request, f"{etag_digest.hex()}-{len(listed)}")
     checksum = checksum_of(info.extra)

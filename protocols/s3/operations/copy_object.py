@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from element_store.interface import Content
 from element_store.types import Attributes, Element
 from protocols.s3 import checksums, xml
+from protocols.s3.acl import ACL, acl_xattrs, canned_acl
 from protocols.s3.conditional import check_copy_source, write_condition
 from protocols.s3.context import Context
 from protocols.s3.copy_source import open_source
@@ -30,7 +31,8 @@ def _attributes(request: Request, source: Element) -> Attributes:
     if _directive(request, b"x-amz-metadata-directive") == "REPLACE":
         xattrs = content_xattrs(request)
     else:
-        xattrs = {name: value for name, value in source.attributes.xattrs.items() if not name.startswith(TAG_PREFIX)}
+        xattrs = {name: value for name, value in source.attributes.xattrs.items() if not name.startswith(TAG_PREFIX) and name != ACL}
+    xattrs.update(acl_xattrs(canned_acl(request)))
     if _directive(request, b"x-amz-tagging-directive") == "REPLACE":
         xattrs.update(tag_xattrs(parse_tag_header(request.header_text(b"x-amz-tagging") or "")))
     else:
@@ -59,8 +61,7 @@ async def _digests(context: Context, request: Request, content: Content) -> Mapp
 async def run(context: Context, request: Request) -> Response:
     refuse_unsupported(request)
     condition = write_condition(request.headers)
-    bucket, key, opening = await open_source(context, request)
-    async with opening as content:
+    async with open_source(context, request) as (bucket, key, content):
         source = content.element
         check_copy_source(request.headers, source)
         if source.size > context.config.put_bytes_max:

@@ -6,9 +6,10 @@ import re
 
 from element_store.types import Attributes, Conflict
 from protocols.s3 import xml
+from protocols.s3.acl import acl_xattrs, canned_acl
 from protocols.s3.context import LOCATION, OWNER, Context
 from protocols.s3.errors import S3Error, not_implemented
-from protocols.s3.metadata import check_acl_header, refuse_unsupported
+from protocols.s3.metadata import refuse_unsupported
 from protocols.s3.naming import check_new_bucket
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
@@ -40,15 +41,14 @@ async def run(context: Context, request: Request) -> Response:
             raise S3Error("InvalidArgument", "Invalid x-amz-object-ownership header.")
         raise not_implemented(f"The object ownership {ownership}")
     refuse_unsupported(request)
-    check_acl_header(request)
-    xattrs = {OWNER: user.id.encode()}
+    xattrs = {OWNER: user.id.encode(), **acl_xattrs(canned_acl(request))}
     location = _location(await Payload(request, context.config).document())
     if location:
         xattrs[LOCATION] = location.encode()
     try:
         await context.store.create_view(request.bucket, Attributes(uid=user.uid, gid=user.gid, mode=0o755, xattrs=xattrs))
     except Conflict:
-        if await context.bucket_owner(request.bucket) != user.id:
+        if (await context.bucket(request.bucket)).owner != user.id:
             raise S3Error("BucketAlreadyExists") from None
     context.forget_bucket(request.bucket)
     return Response(200, [(b"location", b"/" + request.bucket.encode())])

@@ -8,7 +8,7 @@ from protocols.s3.errors import S3Error
 from protocols.s3.metadata import attributes_of
 from protocols.s3.request import Request
 from protocols.s3.response import Header, Response, xml_response
-from protocols.s3.uploads import UploadChecksum
+from protocols.s3.uploads import UploadChecksum, owner_extra
 
 
 def _checksum(request: Request) -> UploadChecksum | None:
@@ -24,7 +24,7 @@ def _checksum(request: Request) -> UploadChecksum | None:
 async def run(context: Context, request: Request) -> Response:
     checksum = _checksum(request)
     info = await context.store.create_upload(
-        request.bucket, request.key, attributes_of(request), checksum.extra if checksum is not None else {}
+        request.bucket, request.key, attributes_of(request), {**(checksum.extra if checksum is not None else {}), **owner_extra(request)}
     )
     headers: list[Header] = []
     if checksum is not None:

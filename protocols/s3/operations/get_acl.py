@@ -1,8 +1,8 @@
-"""GetBucketAcl and GetObjectAcl: the bucket owner has full control and nobody else anything."""
+"""GetBucketAcl and GetObjectAcl: the bucket owner has full control; a canned list may add a group."""
 
 from __future__ import annotations
 
-from protocols.s3 import xml
+from protocols.s3 import acl
 from protocols.s3.context import Context
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
@@ -12,9 +12,8 @@ from protocols.s3.versions import check_version
 async def run(context: Context, request: Request) -> Response:
     if request.key:
         check_version(request)
-        await context.store.lookup(request.bucket, request.key)
+        attributes = (await context.store.lookup(request.bucket, request.key)).attributes
+    else:
+        attributes = (await context.store.view(request.bucket)).attributes
     owner = await context.owner_user(request.owner)
-    fields = xml.element("ID", owner.id) + xml.element("DisplayName", owner.display_name)
-    grantee = f'<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">{fields}</Grantee>'
-    grants = f"<AccessControlList><Grant>{grantee}<Permission>FULL_CONTROL</Permission></Grant></AccessControlList>"
-    return xml_response("AccessControlPolicy", f"<Owner>{fields}</Owner>{grants}")
+    return xml_response("AccessControlPolicy", acl.document(owner, acl.acl_of(attributes)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from element_store.types import Element
 from protocols.s3 import checksums, metadata
 from protocols.s3.conditional import check_read, validators
-from protocols.s3.context import Context, send_content
+from protocols.s3.context import Context, check_object, send_content
 from protocols.s3.errors import invalid_argument
 from protocols.s3.ranges import parse_range, part_range
 from protocols.s3.request import Request
@@ -38,7 +38,8 @@ async def _head(context: Context, request: Request) -> Response | None:
 
 
 def _answer(request: Request, element: Element) -> tuple[int, list[Header], int, int]:
-    """Status, headers but the length, and the bytes to send. Raises what the conditions and ranges demand."""
+    """Status, headers but the length, and the bytes to send. Raises what the object's list, the conditions and the ranges demand."""
+    check_object(request, element.attributes)
     check_read(request.headers, element)
     start, stop, status = 0, element.size, 200
     part = _part_number(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from element_store.types import Element
 from protocols.s3 import checksums, xml
 from protocols.s3.conditional import check_read, validators
-from protocols.s3.context import Context
+from protocols.s3.context import Context, check_object
 from protocols.s3.errors import invalid_argument
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
@@ -57,6 +57,7 @@ async def run(context: Context, request: Request) -> Response:
     if not asked or not asked <= KNOWN:
         raise invalid_argument("x-amz-object-attributes", ",".join(sorted(asked)), "Invalid attribute name specified.")
     element = await context.store.lookup(request.bucket, request.key)
+    check_object(request, element.attributes)
     check_read(request.headers, element)
     inner = ""
     if "ETag" in asked:

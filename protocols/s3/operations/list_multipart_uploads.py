@@ -10,7 +10,7 @@ from protocols.s3.context import Context
 from protocols.s3.listing import Encoding, common_prefixes, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.uploads import UPLOAD_ID_LENGTH_MAX, checksum_of
+from protocols.s3.uploads import UPLOAD_ID_LENGTH_MAX, checksum_of, upload_owner
 
 BEYOND = b"\xff"
 """Greater than the rest of any key, for keys are UTF-8: skips a common prefix."""
@@ -73,7 +73,7 @@ async def run(context: Context, request: Request) -> Response:
     id_marker = query.get("upload-id-marker", "")[:UPLOAD_ID_LENGTH_MAX] if key_marker else ""
     after = key_marker + BEYOND if delimiter and key_marker.endswith(delimiter) and not id_marker else key_marker
     page = await _collect(context, request.bucket, prefix, delimiter, after, id_marker, limit)
-    owner = owner_element(await context.owner_user(request.owner))
+    owners = [owner_element(await upload_owner(context, request, info)) for info in page.uploads]
     next_markers = ""
     if page.truncated and limit:
         next_markers = encoding.element("NextKeyMarker", page.next_key.removesuffix(BEYOND)) + xml.element(
@@ -88,7 +88,7 @@ async def run(context: Context, request: Request) -> Response:
         encoding.element("Prefix", prefix),
         encoding.note,
         f"<MaxUploads>{limit}</MaxUploads><IsTruncated>{'true' if page.truncated and limit else 'false'}</IsTruncated>",
-        *[_upload(info, encoding, owner) for info in page.uploads],
+        *[_upload(info, encoding, owner) for info, owner in zip(page.uploads, owners, strict=True)],
         common_prefixes(page.prefixes, encoding),
     ]
     return xml_response("ListMultipartUploadsResult", "".join(inner))

@@ -7,7 +7,7 @@ from protocols.s3.context import Context
 from protocols.s3.listing import Encoding, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.uploads import PARTS_PAGE_MAX, checksum_element, checksum_of, upload_id
+from protocols.s3.uploads import PARTS_PAGE_MAX, checksum_element, checksum_of, guarded_upload, upload_id, upload_owner
 
 
 async def run(context: Context, request: Request) -> Response:
@@ -15,11 +15,11 @@ async def run(context: Context, request: Request) -> Response:
     encoding = Encoding(request)
     limit = request.query_int("max-parts", PARTS_PAGE_MAX, PARTS_PAGE_MAX)
     marker = request.query_int("part-number-marker", 0, 2**31 - 1)
-    info = await context.store.upload(request.bucket, request.key, identity)
+    info = await guarded_upload(context, request, identity)
     found = await context.store.list_parts(request.bucket, request.key, identity, after=marker, limit=limit + 1)
     parts = found[:limit]
     truncated = len(found) > limit > 0
-    owner = await context.owner_user(request.owner)
+    owner = await upload_owner(context, request, info)
     rows = [
         f"<Part><PartNumber>{part.number}</PartNumber><LastModified>{xml.iso_time(part.modified_ns)}</LastModified>"
         f'<ETag>"{part.etag}"</ETag><Size>{part.size}</Size>{checksum_element(part.digests)}</Part>'

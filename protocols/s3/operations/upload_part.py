@@ -11,7 +11,7 @@ from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response
 from protocols.s3.staging import stage_payload
-from protocols.s3.uploads import checksum_of, part_number, upload_id
+from protocols.s3.uploads import checksum_of, guarded_upload, part_number, upload_id
 
 
 async def run(context: Context, request: Request) -> Response:
@@ -21,7 +21,7 @@ async def run(context: Context, request: Request) -> Response:
     payload = Payload(request, context.config)
     if payload.length is not None and payload.length > context.config.put_bytes_max:
         raise S3Error("EntityTooLarge", details={"MaxSizeAllowed": str(context.config.put_bytes_max)})
-    info = await context.store.upload(request.bucket, request.key, identity)
+    info = await guarded_upload(context, request, identity)
     checksum = checksum_of(info.extra)
     if checksum is not None:
         if payload.checksum is not None and payload.checksum is not checksum.algorithm:

@@ -11,17 +11,16 @@ from protocols.s3.metadata import refuse_unsupported
 from protocols.s3.ranges import parse_copy_range
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.uploads import checksum_element, checksum_of, part_number, upload_id
+from protocols.s3.uploads import checksum_element, checksum_of, guarded_upload, part_number, upload_id
 
 
 async def run(context: Context, request: Request) -> Response:
     number, identity = part_number(request), upload_id(request)
     refuse_unsupported(request)
-    info = await context.store.upload(request.bucket, request.key, identity)
+    info = await guarded_upload(context, request, identity)
     checksum = checksum_of(info.extra)
     names = ["md5"] if checksum is None else ["md5", checksum.algorithm.store_name]
-    _, _, opening = await open_source(context, request)
-    async with opening as content:
+    async with open_source(context, request) as (_, _, content):
         source = content.element
         check_copy_source(request.headers, source)
         wanted = request.header(b"x-amz-copy-source-range")

@@ -18,56 +18,48 @@ from tests.protocols.s3.asgi import Answer, Local, local
 
 METHODS = st.sampled_from(["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
 PATHS = st.one_of(
-    st.sampled_from(
-        [
-            b"/",
-            b"//",
-            b"/bucket",
-            b"/bucket/",
-            b"/bucket/key",
-            b"/bucket//",
-            b"/bucket/%00",
-            b"/bucket/%ff",
-            b"/absent/key",
-            b"/%2e%2e/x",
-            b"*",
-        ]
-    ),
+    st.sampled_from([b"/", b"//", b"/bucket", b"/bucket/", b"/bucket/key", b"/bucket//", b"/bucket/%00", b"/bucket/%ff", b"/absent/key"]),
+    st.sampled_from([b"*", b"/%2e%2e/x"]),
     st.text(alphabet="abc/%0f.~+ \u00e9", max_size=40).map(lambda text: b"/" + text.encode()),
 )
-NAMES = sorted(
-    BUCKET_SUBRESOURCES
-    | OBJECT_SUBRESOURCES
-    | {"prefix", "delimiter", "marker", "max-keys", "partNumber", "versionId", "encoding-type", "start-after"}
-)
+PARAMETERS = {"prefix", "delimiter", "marker", "max-keys", "partNumber", "versionId", "encoding-type", "start-after", "key-marker"}
+NAMES = sorted(BUCKET_SUBRESOURCES | OBJECT_SUBRESOURCES | PARAMETERS)
 VALUES = st.one_of(
-    st.sampled_from([b"", b"1", b"0", b"-1", b"2", b"url", b"null", b"99999999999", b"%ff", b"%zz", b"/"]), st.binary(max_size=12)
+    st.sampled_from([b"", b"1", b"0", b"-1", b"2", b"url", b"null", b"99999999999", b"%ff", b"%zz", b"/"]),
+    st.binary(max_size=12),
 )
 QUERIES = st.lists(st.tuples(st.sampled_from(NAMES).map(str.encode), VALUES), max_size=3).map(
-    lambda pairs: b"&".join(n + b"=" + v for n, v in pairs)
+    lambda pairs: b"&".join(name + b"=" + value for name, value in pairs)
 )
 HEADER_NAMES = st.sampled_from(
-    b"range if-match if-none-match if-modified-since x-amz-copy-source x-amz-copy-source-range x-amz-content-sha256 content-md5 x-amz-tagging x-amz-acl "
-    b"x-amz-metadata-directive x-amz-checksum-crc32 x-amz-checksum-algorithm x-amz-checksum-type x-amz-trailer x-amz-decoded-content-length "
-    b"x-amz-object-attributes x-amz-max-parts x-amz-storage-class x-amz-meta-a x-amz-sdk-checksum-algorithm content-encoding expect "
-    b"x-amz-server-side-encryption x-amz-checksum-mode x-amz-expected-bucket-owner transfer-encoding x-amz-mp-object-size".split()
+    b"""range if-match if-none-match if-modified-since x-amz-copy-source x-amz-copy-source-range x-amz-content-sha256 content-md5
+    x-amz-tagging x-amz-acl x-amz-metadata-directive x-amz-checksum-crc32 x-amz-checksum-algorithm x-amz-checksum-type x-amz-trailer
+    x-amz-decoded-content-length x-amz-object-attributes x-amz-max-parts x-amz-storage-class x-amz-meta-a x-amz-sdk-checksum-algorithm
+    content-encoding expect x-amz-server-side-encryption x-amz-checksum-mode x-amz-expected-bucket-owner transfer-encoding
+    x-amz-mp-object-size""".split()
 )
 HEADER_VALUES = st.one_of(
     st.sampled_from(
-        [b"", b"bytes=0-1", b"bytes=-1", b"bytes=9-", b"*", b'"x"', b"bucket/key", b"CRC32", b"COMPOSITE", b"ENABLED", b"STREAMING-UNSIGNED-PAYLOAD-TRAILER",
-         b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD", b"UNSIGNED-PAYLOAD", b"5", b"x-amz-checksum-crc32", b"a=b&c=d", b"REPLACE", b"ETag,ObjectParts", b"private",
-         b"Sat, 01 Jan 2022 00:00:00 GMT", b"100-continue"]
-    ),
+        b"""|bytes=0-1|bytes=-1|bytes=9-|*|"x"|bucket/key|CRC32|COMPOSITE|ENABLED|STREAMING-UNSIGNED-PAYLOAD-TRAILER|5|REPLACE|a=b&c=d|private
+        |STREAMING-AWS4-HMAC-SHA256-PAYLOAD|UNSIGNED-PAYLOAD|x-amz-checksum-crc32|ETag,ObjectParts|public-read|100-continue
+        |Sat, 01 Jan 2022 00:00:00 GMT""".split(b"|")
+    ).map(bytes.strip),
     st.binary(max_size=24),
-)  # fmt: skip
+)
 BODIES = st.one_of(
     st.binary(max_size=40),
     st.sampled_from(
-        [b"<Delete><Object><Key>key</Key></Object></Delete>", b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>a</ETag></Part></CompleteMultipartUpload>",
-         b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>", b"<CreateBucketConfiguration/>", b"<a><b>", b"5\r\nhello\r\n0\r\n\r\n",
-         b'<!DOCTYPE a [<!ENTITY b "c">]><Delete>&b;</Delete>']
+        [
+            b"<Delete><Object><Key>key</Key></Object></Delete>",
+            b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>a</ETag></Part></CompleteMultipartUpload>",
+            b"<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
+            b"<CreateBucketConfiguration/>",
+            b"<a><b>",
+            b"5\r\nhello\r\n0\r\n\r\n",
+            b'<!DOCTYPE a [<!ENTITY b "c">]><Delete>&b;</Delete>',
+        ]
     ),
-)  # fmt: skip
+)
 
 
 async def populate(gateway: Local) -> None:

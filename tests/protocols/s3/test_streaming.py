@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def decode(
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]
     content = b""
     try:
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in itertools.pairwise(edges):
             content += b"".join(decoder.feed(body[start:stop]))
         return "ok", content, dict(decoder.close())
     except S3Error as error:
