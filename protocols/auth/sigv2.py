@@ -57,34 +57,43 @@ SIGNED_SUBRESOURCES = frozenset(
 )
 
 
-def canonical_resource(request: SignedRequest) -> str:
+def resource_paths(request: SignedRequest) -> tuple[str, ...]:
+    """What the client may have signed as the path: SDKs sign a bucket in path style as `/bucket/` even where they ask for `/bucket`."""
     path = request.raw_path.decode("latin-1")
     if request.host_bucket:
-        path = f"/{request.host_bucket}{path}"
+        return (f"/{request.host_bucket}{path}",)
+    if path.find("/", 1) < 0 and len(path) > 1:
+        return path, path + "/"
+    return (path,)
+
+
+def canonical_resource(request: SignedRequest, path: str) -> str:
     chosen = sorted((name, value) for name, value in request.query_items if name in SIGNED_SUBRESOURCES)
     if chosen:
         path += "?" + "&".join(f"{name}={value}" if value else name for name, value in chosen)
     return path
 
 
-def string_to_sign(request: SignedRequest, date: str) -> str:
+def strings_to_sign(request: SignedRequest, date: str) -> list[str]:
     headers = request.headers
     amz = sorted((name, value) for name, value in headers.items() if name.startswith(b"x-amz-"))
     amz_text = "".join(f"{name.decode('latin-1')}:{' '.join(value.decode('latin-1').split())}\n" for name, value in amz)
     md5 = headers.get(b"content-md5", b"").decode("latin-1")
     content_type = headers.get(b"content-type", b"").decode("latin-1")
-    return f"{request.method}\n{md5}\n{content_type}\n{date}\n{amz_text}{canonical_resource(request)}"
+    head = f"{request.method}\n{md5}\n{content_type}\n{date}\n{amz_text}"
+    return [head + canonical_resource(request, path) for path in resource_paths(request)]
 
 
 def sign(secret_key: str, text: str) -> str:
     return base64.b64encode(hmac.digest(secret_key.encode(), text.encode("latin-1", "replace"), "sha1")).decode()
 
 
-async def _check(accounts: Accounts, access_key: str, signature: str, text: str) -> Credential:
+async def _check(accounts: Accounts, access_key: str, signature: str, texts: list[str]) -> Credential:
     credential = await accounts.credential(access_key)
     if credential is None:
         raise AuthError("InvalidAccessKeyId", "The access key that you provided does not exist.")
-    if not hmac.compare_digest(sign(credential.secret_key, text).encode(), signature.encode("utf-8", "replace")):
+    given = signature.encode("utf-8", "replace")
+    if not any(hmac.compare_digest(sign(credential.secret_key, text).encode(), given) for text in texts):
         raise AuthError("SignatureDoesNotMatch", "The signature does not match: check your secret key and how the request is signed.")
     return credential
 
@@ -107,7 +116,7 @@ async def verify_header(accounts: Accounts, request: SignedRequest, now: float) 
     if abs(now - stamp[0]) > CLOCK_SKEW_SECONDS_MAX:
         raise AuthError("RequestTimeTooSkewed", "The difference between the request time and the server's time is too large.")
     date = "" if amz_date is not None else headers.get(b"date", b"").decode("latin-1")
-    credential = await _check(accounts, access_key, signature, string_to_sign(request, date))
+    credential = await _check(accounts, access_key, signature, strings_to_sign(request, date))
     return Verified(credential, _payload_hash(request), None)
 
 
@@ -118,5 +127,5 @@ async def verify_query(accounts: Accounts, request: SignedRequest, now: float) -
         raise AuthError("AccessDenied", "Query-string authentication needs AWSAccessKeyId, Signature and a numeric Expires.")
     if now > int(expires):
         raise AuthError("AccessDenied", "Request has expired.")
-    credential = await _check(accounts, access_key, signature, string_to_sign(request, expires))
+    credential = await _check(accounts, access_key, signature, strings_to_sign(request, expires))
     return Verified(credential, _payload_hash(request), None)

@@ -238,9 +238,9 @@ async def verify_query(accounts: Accounts, request: SignedRequest, now: float) -
     if seconds is None or timestamp[:8] != scope.date:
         raise AuthError(_QUERY_MALFORMED, "X-Amz-Date must have the form YYYYMMDDTHHMMSSZ and the date of the credential.")
     if not (expires_text.isascii() and expires_text.isdigit() and len(expires_text) < 12):
-        raise AuthError(_QUERY_MALFORMED, "X-Amz-Expires should be a number.")
+        raise AuthError("AccessDenied", "X-Amz-Expires should be a number.")
     if not 1 <= int(expires_text) <= EXPIRES_SECONDS_MAX:
-        raise AuthError(_QUERY_MALFORMED, f"X-Amz-Expires must be between 1 and {EXPIRES_SECONDS_MAX} seconds.")
+        raise AuthError("AccessDenied", f"X-Amz-Expires must be between 1 and {EXPIRES_SECONDS_MAX} seconds.")
     if seconds > now + CLOCK_SKEW_SECONDS_MAX:
         raise AuthError("AccessDenied", "Request is not valid yet.")
     if now > seconds + int(expires_text):

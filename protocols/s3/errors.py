@@ -12,9 +12,11 @@ from element_store import types as store
 # code -> (HTTP status, message)
 CODES: Mapping[str, tuple[int, str]] = {
     "AccessDenied": (403, "Access Denied"),
+    "AccessForbidden": (403, "CORSResponse: CORS is not enabled for this bucket."),
     "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
     "AuthorizationQueryParametersError": (400, "The authorization query parameters are malformed."),
     "BadDigest": (400, "The digest that you specified did not match the content received."),
+    "BadRequest": (400, "Insufficient information. Origin request header needed."),
     "BucketAlreadyExists": (409, "The requested bucket name is not available: it belongs to somebody else."),
     "BucketNotEmpty": (409, "The bucket that you tried to delete is not empty."),
     "ConditionalRequestConflict": (409, "A conflicting operation happened during this request: try again."),
@@ -25,9 +27,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "InvalidAccessKeyId": (403, "The access key that you provided does not exist."),
     "InvalidArgument": (400, "Invalid argument."),
     "InvalidBucketName": (400, "The specified bucket is not valid."),
-    "InvalidChunkSizeError": (403, "Only the last chunk may have fewer than 8192 bytes."),
     "InvalidDigest": (400, "The Content-MD5 that you specified is not valid."),
-    "InvalidEncryptionAlgorithmError": (400, "The encryption request is not valid."),
     "InvalidPart": (400, "One or more of the parts could not be found, or an ETag did not match."),
     "InvalidPartOrder": (400, "The list of parts was not in ascending order."),
     "InvalidRange": (416, "The requested range is not satisfiable."),
@@ -66,7 +66,6 @@ CODES: Mapping[str, tuple[int, str]] = {
     "ServiceUnavailable": (503, "The store is closing or lost too many devices: try again later."),
     "SignatureDoesNotMatch": (403, "The request signature that we calculated does not match the signature that you provided."),
     "StorageFull": (507, "The pool is full: delete something or add devices."),
-    "TooManyBuckets": (400, "You have attempted to create more buckets than allowed."),
     "XAmzContentSHA256Mismatch": (400, "The provided x-amz-content-sha256 header does not match what was computed."),
 }
 

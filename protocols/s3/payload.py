@@ -139,7 +139,7 @@ class Payload:
             async with asyncio.timeout(self._idle_seconds):
                 message = await self._request.receive()
         except TimeoutError:
-            raise S3Error("RequestTimeout") from None
+            raise S3Error("RequestTimeout", headers=[(b"connection", b"close")]) from None
         if message["type"] != "http.request":
             raise ClientGone
         more = bool(message.get("more_body", False))

@@ -110,6 +110,9 @@ def subresource(request: Request, known: frozenset[str]) -> str:
 def route(request: Request) -> Operation:
     """Raises MethodNotAllowed or NotImplemented."""
     method = request.method
+    if method == "OPTIONS":
+        # A preflight for cross-origin requests, which no bucket allows yet.
+        raise S3Error("AccessForbidden" if b"origin" in request.headers else "BadRequest")
     if request.key:
         name = subresource(request, OBJECT_SUBRESOURCES) if request.query else ""
         if method == "PUT" and b"x-amz-copy-source" in request.headers and name in ("", "uploadId"):

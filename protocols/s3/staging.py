@@ -12,7 +12,7 @@ from protocols.s3.payload import Payload
 
 @asynccontextmanager
 async def stage_payload(context: Context, payload: Payload) -> AsyncIterator[tuple[Staged, Mapping[str, bytes]]]:
-    """Stages and verifies the body; yields it, ready to publish, with the digests to keep. Discards it on any failure, publishing included."""
+    """Stages and verifies the body; yields it, ready to publish, with the digests to keep. Discards it on any failure."""
     staged = context.store.stage(digests=payload.computed_names, size_hint=payload.length)
     try:
         async for piece in payload.pieces(context.config.put_bytes_max):

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from element_store.interface import SMALL_BYTES_MAX, Buffer
+from element_store.interface import SMALL_BYTES_MAX, Buffer, Content, Staged
 from element_store.types import (
     Attributes,
     Closed,
@@ -196,12 +196,13 @@ class ModelStore:
         self,
         view: str,
         key: bytes,
-        staged: ModelStaged,
+        staged: Staged,
         attributes: Attributes,
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
     ) -> Element:
+        assert isinstance(staged, ModelStaged)
         assert staged.finished
         assert "md5" in digests
         element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition)
@@ -236,7 +237,7 @@ class ModelStore:
 
     async def copy(
         self,
-        source: ModelContent,
+        source: Content,
         view: str,
         key: bytes,
         attributes: Attributes,
@@ -244,10 +245,12 @@ class ModelStore:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
     ) -> Element:
+        assert isinstance(source, ModelContent)
         assert "md5" in digests
         return self._store(view, key, source.data, attributes, dict(digests), condition)
 
-    async def digest(self, source: ModelContent, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
+    async def digest(self, source: Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
+        assert isinstance(source, ModelContent)
         return {name: digest(name, source.data[start:stop]) for name in digests}
 
     async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
@@ -295,9 +298,8 @@ class ModelStore:
     async def upload(self, view: str, key: bytes, upload_id: str) -> UploadInfo:
         return self._upload(view, key, upload_id).info
 
-    async def put_part(
-        self, view: str, key: bytes, upload_id: str, number: int, staged: ModelStaged, *, digests: Mapping[str, bytes]
-    ) -> Part:
+    async def put_part(self, view: str, key: bytes, upload_id: str, number: int, staged: Staged, *, digests: Mapping[str, bytes]) -> Part:
+        assert isinstance(staged, ModelStaged)
         assert staged.finished
         part = self._store_part(view, key, upload_id, number, bytes(staged.data), digests)
         self.staged_open.discard(id(staged))
@@ -309,12 +311,13 @@ class ModelStore:
         key: bytes,
         upload_id: str,
         number: int,
-        source: ModelContent,
+        source: Content,
         start: int,
         stop: int,
         *,
         digests: Mapping[str, bytes],
     ) -> Part:
+        assert isinstance(source, ModelContent)
         return self._store_part(view, key, upload_id, number, source.data[start:stop], digests)
 
     async def list_parts(self, view: str, key: bytes, upload_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.auth.sigv2 import sign, string_to_sign
+from protocols.auth.sigv2 import sign, strings_to_sign
 from tests.protocols.auth.test_sigv4 import SECRET_KEY, FakeRequest
 
 # The guide's AKIDEXAMPLE pair; same secret as of the version 4 examples.
@@ -41,4 +41,4 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("request_", "signature"), EXAMPLES)
 def test_published_examples(request_: FakeRequest, signature: str) -> None:
-    assert sign(SECRET_KEY, string_to_sign(request_, request_.headers[b"date"].decode())) == signature
+    assert [sign(SECRET_KEY, text) for text in strings_to_sign(request_, request_.headers[b"date"].decode())] == [signature]

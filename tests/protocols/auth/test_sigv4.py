@@ -173,9 +173,14 @@ def test_published_presigned_example() -> None:
     assert refused(presigned(), NOW - 901) == "AccessDenied"
 
 
-@pytest.mark.parametrize("expires", ["0", "604801", "-1", "x", "1.5", "9" * 40])
+@pytest.mark.parametrize("expires", ["-1", "x", "1.5", "9" * 40])
+def test_presigned_expiry_must_be_a_number(expires: str) -> None:
+    assert refused(presigned(Expires=expires)) == "AccessDenied"
+
+
+@pytest.mark.parametrize("expires", ["0", "604801"])
 def test_presigned_expiry_bounds(expires: str) -> None:
-    assert refused(presigned(Expires=expires)) == "AuthorizationQueryParametersError"
+    assert refused(presigned(Expires=expires)) == "AccessDenied"
 
 
 @pytest.mark.parametrize("name", ["Credential", "Date", "Expires", "SignedHeaders", "Signature", "Algorithm"])

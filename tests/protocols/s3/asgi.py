@@ -65,7 +65,7 @@ class Local:
         if not any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
             all_headers.append((b"content-length", str(len(body)).encode()))
         scope = {"type": "http", "method": method, "raw_path": path, "query_string": query, "headers": all_headers}
-        await self.gateway(scope, receive, send)  # type: ignore[arg-type]
+        await self.gateway(scope, receive, send)
         return answer
 
 

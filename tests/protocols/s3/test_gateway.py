@@ -166,5 +166,5 @@ def test_a_request_id_of_the_daemon_is_kept() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "raw_path": b"/x/y", "query_string": b"", "headers": [], "request_id": "my-id"}
-    asyncio.run(gateway.gateway(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(gateway.gateway(scope, receive, send))
     assert (b"x-amz-request-id", b"my-id") in sent[0]["headers"]  # type: ignore[index]

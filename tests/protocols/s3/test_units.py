@@ -35,7 +35,8 @@ def test_ranges_select_what_slices_do(first: int, last: int, size: int) -> None:
     try:
         found = parse_range(f"bytes={first}-{last}", size)
     except S3Error as error:
-        assert (error.code, first >= size) == ("InvalidRange", True)
+        if error.code != "InvalidRange" or first < size:
+            raise
         return
     assert (found is None) == (last < first)
     if found is not None:
@@ -56,7 +57,8 @@ def test_any_document(body: bytes) -> None:
     try:
         xml.parse(body, "Delete")
     except S3Error as error:
-        assert error.code == "MalformedXML"
+        if error.code != "MalformedXML":
+            raise
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,8 @@ def test_any_tag_header(text: str) -> None:
     try:
         assert len(parse_tag_header(text)) <= 10
     except S3Error as error:
-        assert error.code in ("InvalidTag", "InvalidArgument")
+        if error.code not in ("InvalidTag", "InvalidArgument"):
+            raise
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ AWS_CHUNK_BYTES = 1024 * 1024
 HTTP_CHUNK_BYTES = 128 * 1024
 
 
-class _TrailerAuth(S3SigV4Auth):  # type: ignore[misc]
+class _TrailerAuth(S3SigV4Auth):
     def payload(self, request: object) -> str:
         return "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 
