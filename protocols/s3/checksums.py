@@ -9,6 +9,7 @@ import base64
 import binascii
 import functools
 import hashlib
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     )
 }
 BY_HEADER: Mapping[bytes, Algorithm] = {algorithm.header: algorithm for algorithm in ALGORITHMS.values()}
+BY_ELEMENT: Mapping[str, Algorithm] = {algorithm.element: algorithm for algorithm in ALGORITHMS.values()}
 BY_STORE_NAME: Mapping[str, Algorithm] = {algorithm.store_name: algorithm for algorithm in ALGORITHMS.values()}
 _PREFIX = b"x-amz-checksum-"
 _NOT_VALUES = frozenset({b"x-amz-checksum-algorithm", b"x-amz-checksum-type", b"x-amz-checksum-mode"})
@@ -141,23 +143,32 @@ def digest_small(name: str, data: bytes) -> bytes:
 
 
 @functools.cache
-def _table(polynomial: int) -> list[int]:
-    table = []
+def _tables(polynomial: int) -> list[list[int]]:
+    """Table k: the CRC of a byte followed by k zero bytes (slicing by eight)."""
+    first = []
     for byte in range(256):
         crc = byte
         for _ in range(8):
             crc = (crc >> 1) ^ (polynomial if crc & 1 else 0)
-        table.append(crc)
-    return table
+        first.append(crc)
+    tables = [first]
+    for _ in range(7):
+        tables.append([first[value & 0xFF] ^ (value >> 8) for value in tables[-1]])
+    return tables
 
 
 def _crc(data: bytes, polynomial: int, length: int) -> int:
-    """Byte-wise, about 10 MB/s."""
-    table = _table(polynomial)
+    """About 15 MB/s: for documents that clients protect with a CRC that Python lacks, and for digests of digests."""
+    t0, t1, t2, t3, t4, t5, t6, t7 = _tables(polynomial)
     ones = (1 << length * 8) - 1
     crc = ones
-    for byte in data:
-        crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
+    whole = len(data) & ~7
+    for (word,) in struct.iter_unpack("<Q", memoryview(data)[:whole]):
+        x = crc ^ word
+        crc = t7[x & 0xFF] ^ t6[x >> 8 & 0xFF] ^ t5[x >> 16 & 0xFF] ^ t4[x >> 24 & 0xFF]
+        crc ^= t3[x >> 32 & 0xFF] ^ t2[x >> 40 & 0xFF] ^ t1[x >> 48 & 0xFF] ^ t0[x >> 56]
+    for byte in data[whole:]:
+        crc = (crc >> 8) ^ t0[(crc ^ byte) & 0xFF]
     return crc ^ ones
 
 

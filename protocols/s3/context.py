@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from element_store.interface import Content, ElementStore
-from element_store.types import Attributes, View
+from element_store.types import Attributes, NotFound, View
 from protocols.auth.accounts import ROOT_ID, User
 from protocols.auth.authenticator import Authenticator
 from protocols.s3.acl import Access, acl_of, allows
@@ -26,6 +26,7 @@ BUCKET_CACHE_SECONDS = 1.0
 """A bucket's owner and list are believed for this long; only changes that bypass this gateway (a mount) take that long to show."""
 LOCATION = "trefoil.location"
 OWNER = "trefoil.owner"
+VIEW_NAME_LENGTH_MAX = 255
 WATCH_BYTES_MIN = 4 * 1024 * 1024
 """Longer responses watch for the client's leaving, so that nothing is read for nobody."""
 
@@ -65,6 +66,8 @@ class Context:
         known = self._buckets.get(name)
         if known is not None and known.until > now:
             return known
+        if len(name) > VIEW_NAME_LENGTH_MAX or "\0" in name:
+            raise NotFound("view")
         view = await self.store.view(name)
         if len(self._buckets) >= BUCKETS_CACHED_MAX:
             self._buckets.clear()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar
 
 from protocols.s3 import checksums
 from protocols.s3.checksums import Algorithm
@@ -24,6 +25,8 @@ THREAD_BYTES_MIN = 64 * 1024
 """Signed chunks in larger pieces are hashed in a thread; for smaller ones the hop costs more than the hash."""
 WRITE_BYTES = 1024 * 1024
 """Pieces are joined to about this size before they go to the store."""
+
+T = TypeVar("T")
 
 _HEX = frozenset("0123456789abcdef")
 _STREAMING_FORMS = {
@@ -151,18 +154,20 @@ class Payload:
         """The whole content. Raises EntityTooLarge as soon as it is known to be longer."""
         if self.length is not None and self.length > bytes_max:
             raise S3Error("EntityTooLarge")
+        held: list[bytes | memoryview] = []
+        total, more = 0, True
         if self._decoder is None and self._request.content_length is not None:
             body, more = await self._receive() if self._request.unread else (b"", False)
             if not more:
                 return body
-            pieces: list[bytes | memoryview] = [body]
-        else:
-            pieces, more = [], True
-        async for piece in self._pieces(more, sum(map(len, pieces))):
-            pieces.append(piece)
-            if self.length is None and sum(map(len, pieces)) > bytes_max:
+            held.append(body)
+            total = len(body)
+        async for piece in self._pieces(more, total):
+            held.append(piece)
+            total += len(piece)
+            if total > bytes_max:
                 raise S3Error("EntityTooLarge")
-        return b"".join(pieces)
+        return b"".join(held)
 
     async def pieces(self, bytes_max: int) -> AsyncIterator[bytes]:
         """Content in pieces of about WRITE_BYTES. Raises EntityTooLarge as soon as it is known to be longer."""
@@ -204,12 +209,16 @@ class Payload:
         elif self.length is not None and got != self.length:
             raise S3Error("IncompleteBody")
 
-    async def document(self) -> bytes:
-        """A small body that must be there and verified at once (XML): hashed here, it is small."""
+    async def document(self, parse: Callable[[bytes], T]) -> T:
+        """A small body that must be whole and verified before it is understood (XML), parsed; in a thread unless it is tiny."""
         body = await self.collect(DOCUMENT_BYTES_MAX)
-        if self.expected:
-            await asyncio.to_thread(self._check_document, body)
-        return body
+        if len(body) < THREAD_BYTES_MIN:
+            return self._understand(body, parse)
+        return await asyncio.to_thread(self._understand, body, parse)
+
+    def _understand(self, body: bytes, parse: Callable[[bytes], T]) -> T:
+        self._check_document(body)
+        return parse(body)
 
     def _check_document(self, body: bytes) -> None:
         for name, raw in self.expected.items():

@@ -53,6 +53,7 @@ class Request:
         "receive",
         "request_id",
         "response_started",
+        "scheme",
         "send",
         "unread",
         "user",
@@ -65,6 +66,7 @@ class Request:
         self.send = send
         self.response_started = False
         self.method: str = scope["method"]
+        self.scheme: str = scope.get("scheme", "http")
         self.raw_path: bytes = scope["raw_path"] or b"/"
         self.verified: Verified | None = None
         self.user: User | None = None

@@ -63,16 +63,16 @@ def check_attributes(attributes: Attributes) -> None:
 class ModelContent:
     """Bytes and element as they were at `open`."""
 
-    def __init__(self, element: Element, data: bytes, damaged: bool = False) -> None:
+    def __init__(self, element: Element, data: bytes, damaged_from: int | None = None) -> None:
         self.element = element
         self.data = data
-        self.damaged = damaged
+        self.damaged_from = damaged_from
         self.entered = 0
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         assert 0 <= start <= stop <= len(self.data)
         for at in range(start, stop, CHUNK_BYTES_MAX):
-            if self.damaged:
+            if self.damaged_from is not None and at >= self.damaged_from:
                 raise Damaged("content")
             yield self.data[at : min(at + CHUNK_BYTES_MAX, stop)]
 
@@ -133,8 +133,8 @@ class ModelStore:
         self._closed = False
         self.staged_open: set[int] = set()
         """Staged content that was neither published nor discarded: tests assert that none is left."""
-        self.damaged: set[tuple[str, bytes]] = set()
-        """Keys whose content is to fail when read."""
+        self.damaged: dict[tuple[str, bytes], int] = {}
+        """Keys whose content is to fail when read, from an offset on."""
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
@@ -211,7 +211,7 @@ class ModelStore:
 
     async def open(self, view: str, key: bytes) -> ModelContent:
         element, data = self._element(view, key)
-        return ModelContent(element, data, (view, key) in self.damaged)
+        return ModelContent(element, data, self.damaged.get((view, key)))
 
     async def delete(self, view: str, key: bytes, *, condition: Condition | None = None) -> bool:
         at = self._at(view)

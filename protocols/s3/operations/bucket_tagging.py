@@ -18,7 +18,8 @@ async def get(context: Context, request: Request) -> Response:
 
 
 async def put(context: Context, request: Request) -> Response:
-    await _replace(context, request, parse_tag_document(await Payload(request, context.config).document(), BUCKET_TAGS_MAX))
+    tags = await Payload(request, context.config).document(lambda body: parse_tag_document(body, BUCKET_TAGS_MAX))
+    await _replace(context, request, tags)
     return Response(NO_CONTENT)
 
 

@@ -79,14 +79,14 @@ def _choose(listed: Sequence[_Listed], held: Mapping[int, Part], checksum: Uploa
 
 
 def _check_part_checksum(asked: _Listed, part: Part, checksum: UploadChecksum | None) -> None:
-    for algorithm in checksums.ALGORITHMS.values():
-        text = asked.node.value(algorithm.element)
-        if text is None:
+    for node in asked.node.children:
+        algorithm = checksums.BY_ELEMENT.get(node.name)
+        if algorithm is None:
             continue
         held = part.digests.get(algorithm.store_name)
         if held is None and checksum is None:
             continue
-        if held is None or checksums.encode(held) != text.strip():
+        if held is None or checksums.encode(held) != node.text.strip():
             raise S3Error("InvalidPart", details={"PartNumber": str(part.number), "ETag": part.etag})
 
 
@@ -121,8 +121,7 @@ async def run(context: Context, request: Request) -> Response:
     identity = upload_id(request)
     condition = write_condition(request.headers)
     announced = checksums.of_headers(request.headers)
-    body = await Payload(request, context.config, checksum_of_body=False).document()
-    listed = parse_parts(body)
+    listed = await Payload(request, context.config, checksum_of_body=False).document(parse_parts)
     etag_digest = _etag_digest(listed)
     try:
         info = await guarded_upload(context, request, identity)
@@ -168,7 +167,7 @@ async def _already_complete(context: Context, request: Request, etag: str) -> Re
 
 def _answer(request: Request, element: Element) -> Response:
     host = (request.header(b"host") or "").encode("ascii", "replace").decode()
-    inner = xml.element("Location", f"http://{host}{request.resource}")
+    inner = xml.element("Location", f"{request.scheme}://{host}{request.resource}")
     inner += f"<Bucket>{request.bucket}</Bucket>{xml.element('Key', request.key.decode())}" + xml.element("ETag", f'"{element.etag}"')
     found = checksums.kept(element.digests)
     if found is not None:

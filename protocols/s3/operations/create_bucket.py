@@ -42,7 +42,7 @@ async def run(context: Context, request: Request) -> Response:
         raise not_implemented(f"The object ownership {ownership}")
     refuse_unsupported(request)
     xattrs = {OWNER: user.id.encode(), **acl_xattrs(canned_acl(request))}
-    location = _location(await Payload(request, context.config).document())
+    location = await Payload(request, context.config).document(_location)
     if location:
         xattrs[LOCATION] = location.encode()
     try:

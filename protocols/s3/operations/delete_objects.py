@@ -47,16 +47,21 @@ def _entry(node: xml.Node) -> _Entry:
     return entry
 
 
+def parse_delete(body: bytes) -> tuple[list[_Entry], bool]:
+    """The entries, and whether successes are to be left out. Raises MalformedXML."""
+    root = xml.parse(body, "Delete")
+    entries = [_entry(node) for node in root.all("Object")]
+    if not 1 <= len(entries) <= KEYS_MAX:
+        raise S3Error("MalformedXML")
+    return entries, (root.value("Quiet") or "").strip().lower() == "true"
+
+
 def _error(entry: _Entry, error: S3Error) -> str:
     return f"<Error>{entry.names}<Code>{error.code}</Code>{xml.element('Message', error.message)}</Error>"
 
 
 async def run(context: Context, request: Request) -> Response:
-    root = xml.parse(await Payload(request, context.config).document(), "Delete")
-    entries = [_entry(node) for node in root.all("Object")]
-    if not 1 <= len(entries) <= KEYS_MAX:
-        raise S3Error("MalformedXML")
-    quiet = (root.value("Quiet") or "").strip().lower() == "true"
+    entries, quiet = await Payload(request, context.config).document(parse_delete)
     sound = [entry for entry in entries if entry.error is None]
     results = await context.store.delete_many(request.bucket, [entry.key.encode() for entry in sound], [entry.condition for entry in sound])
     for entry, result in zip(sound, results, strict=True):

@@ -20,7 +20,7 @@ async def get(context: Context, request: Request) -> Response:
 async def put(context: Context, request: Request) -> Response:
     check_version(request)
     await context.store.lookup(request.bucket, request.key)
-    tags = parse_tag_document(await Payload(request, context.config).document())
+    tags = await Payload(request, context.config).document(parse_tag_document)
     await replace_attributes(context, request, lambda attributes: with_tags(attributes, tags))
     return Response(200)
 

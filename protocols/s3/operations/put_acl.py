@@ -13,18 +13,21 @@ from protocols.s3.response import Response
 from protocols.s3.versions import check_version
 
 
+def _choose(named: str | None, body: bytes, owner: str) -> str:
+    if named is not None:
+        return named
+    if not body:
+        raise S3Error("MissingRequestBodyError")
+    return acl.parse_document(body, owner)
+
+
 async def run(context: Context, request: Request) -> Response:
     refuse_unsupported(request)
-    wanted = acl.canned_acl(request)
+    named = acl.canned_acl(request)
     if request.key:
         check_version(request)
         await context.store.lookup(request.bucket, request.key)
-    body = await Payload(request, context.config).document()
-    if wanted is None:
-        if not body:
-            raise S3Error("MissingRequestBodyError")
-        wanted = acl.parse_document(body, request.owner)
-    chosen = wanted
+    chosen = await Payload(request, context.config).document(lambda body: _choose(named, body, request.owner))
     if request.key:
         await replace_attributes(context, request, lambda attributes: acl.with_acl(attributes, chosen))
     else:

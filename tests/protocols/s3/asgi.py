@@ -45,8 +45,11 @@ class Local:
         headers: Sequence[tuple[bytes, bytes]] = (),
         body: bytes = b"",
         disconnect: bool = False,
+        into: list[Answer] | None = None,
     ) -> Answer:
         answer = Answer()
+        if into is not None:
+            into.append(answer)
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": disconnect}]
 
         async def receive() -> dict[str, Any]:
@@ -69,8 +72,8 @@ class Local:
         return answer
 
 
-def local() -> Local:
+def local(config: S3Config | None = None) -> Local:
     store = ModelStore()
     auth = TrustingAuthenticator(store)
     asyncio.run(auth.ensure_root("ROOTROOTROOT", "rootrootroot"))
-    return Local(store, S3Gateway(store, auth, S3Config()))
+    return Local(store, S3Gateway(store, auth, config or S3Config()))

@@ -134,6 +134,9 @@ def test_unsatisfiable_and_ignored_ranges(s3: Any, bucket: str) -> None:
 
 def test_read_conditions(s3: Any, bucket: str) -> None:
     etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    exact = s3.head_object(Bucket=bucket, Key="k")["LastModified"]
+    assert code_of(s3.get_object, Bucket=bucket, Key="k", IfModifiedSince=exact) == "304"
+    s3.get_object(Bucket=bucket, Key="k", IfModifiedSince=exact - timedelta(seconds=1), IfUnmodifiedSince=exact)
     past, future = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
     for call in (s3.get_object, s3.head_object):
         call(Bucket=bucket, Key="k", IfMatch=etag, IfUnmodifiedSince=past)
@@ -191,6 +194,16 @@ def test_delete(s3: Any, bucket: str) -> None:
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
     quiet = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "b"}], "Quiet": True})
     assert "Deleted" not in quiet
+
+
+def test_delete_a_thousand(s3: Any, bucket: str) -> None:
+    keys = [f"{number:04d}-{'k' * 100}" for number in range(1000)]
+    s3.put_object(Bucket=bucket, Key=keys[500])
+    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+    assert [deleted["Key"] for deleted in answer["Deleted"]] == keys
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    too_many = {"Objects": [{"Key": key} for key in [*keys, "one more"]]}
+    assert code_of(s3.delete_objects, Bucket=bucket, Delete=too_many) == "MalformedXML"
 
 
 # Listing
@@ -445,7 +458,8 @@ def test_public_read(server: Server, s3: Any, bucket: str) -> None:
     bob.create_bucket(Bucket=f"{bucket}-bob")
     bob.copy_object(Bucket=f"{bucket}-bob", Key="x", CopySource=f"{bucket}/open")
     assert code_of(nobody.get_object, Bucket=f"{bucket}-bob", Key="x") == "AccessDenied"
-    assert code_of(bob.copy_object, Bucket=f"{bucket}-bob", Key="x", CopySource=f"{bucket}/private") == "AccessDenied"
+    for key in ("private", "absent"):
+        assert code_of(bob.copy_object, Bucket=f"{bucket}-bob", Key="x", CopySource=f"{bucket}/{key}") == "AccessDenied"
     s3.put_object_acl(Bucket=bucket, Key="open", ACL="private")
     assert code_of(nobody.get_object, Bucket=bucket, Key="open") == "AccessDenied"
     s3.put_bucket_acl(Bucket=bucket, ACL="public-read")

@@ -133,6 +133,11 @@ def test_check_values(name: str, value: str) -> None:
     assert checksums.digest_small(name, b"123456789").hex() == value
 
 
+@given(data=st.binary(max_size=100), name=st.sampled_from(["crc32c", "crc64nvme"]))
+def test_crcs_of_documents(data: bytes, name: str) -> None:
+    assert checksums.digest_small(name, data) == digest(name, data)
+
+
 @given(parts=st.lists(st.binary(max_size=300), min_size=1, max_size=5), name=st.sampled_from(["CRC32", "CRC32C", "CRC64NVME"]))
 def test_combined_crcs(parts: list[bytes], name: str) -> None:
     algorithm = checksums.ALGORITHMS[name]
