@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,17 +32,19 @@ def head(server: Server, path: str, signed: bool = True, **headers: str) -> byte
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def exchange(server: Server, request: bytes) -> tuple[bytes, Any]:
-    connection = server.connect()
-    connection.sendall(request)
-    return connection.recv(65536), connection
+@contextmanager
+def exchange(server: Server, request: bytes) -> Iterator[tuple[bytes, socket.socket]]:
+    """The first answer, and the connection to go on with."""
+    with server.connect() as connection:
+        connection.sendall(request)
+        yield connection.recv(65536), connection
 
 
 def test_continue_then_stored(server: Server, s3: Any, bucket: str) -> None:
-    first, connection = exchange(server, head(server, f"/{bucket}/key"))
-    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
-    connection.sendall(BODY)
-    assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    with exchange(server, head(server, f"/{bucket}/key")) as (first, connection):
+        assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(BODY)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
     assert s3.get_object(Bucket=bucket, Key="key")["Body"].read() == BODY
 
 
@@ -54,11 +59,11 @@ def test_continue_then_stored(server: Server, s3: Any, bucket: str) -> None:
 )
 def test_final_status_instead(server: Server, s3: Any, bucket: str, key: str, signed: bool, headers: dict[str, str], status: bytes) -> None:
     s3.put_object(Bucket=bucket, Key="taken", Body=b"")
-    first, connection = exchange(server, head(server, f"/{bucket}/{key}", signed, **headers))
-    assert first.startswith(b"HTTP/1.1 " + status)
-    assert b"connection: close" in first.lower()
-    while connection.recv(65536):
-        pass
+    with exchange(server, head(server, f"/{bucket}/{key}", signed, **headers)) as (first, connection):
+        assert first.startswith(b"HTTP/1.1 " + status)
+        assert b"connection: close" in first.lower()
+        while connection.recv(65536):
+            pass
 
 
 def test_the_next_request_of_a_client_works(server: Server, s3: Any, bucket: str) -> None:

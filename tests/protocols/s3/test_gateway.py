@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -236,7 +235,8 @@ def test_a_client_that_leaves_changes_nothing() -> None:
     assert not gateway.store.staged_open
 
 
-def test_damage_before_the_first_byte_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.expects_warnings
+def test_damage_before_the_first_byte_is_an_error() -> None:
     gateway = local()
 
     async def run() -> Answer:
@@ -244,11 +244,11 @@ def test_damage_before_the_first_byte_is_an_error(caplog: pytest.LogCaptureFixtu
         gateway.store.damaged["bucket", b"key"] = 0
         return await gateway.call("GET", b"/bucket/key")
 
-    with caplog.at_level(logging.CRITICAL, "trefoil.s3"):
-        answer = asyncio.run(run())
+    answer = asyncio.run(run())
     assert (answer.status, b"<Code>InternalError</Code>" in answer.body) == (500, True)
 
 
+@pytest.mark.expects_warnings
 def test_damage_after_the_first_byte_breaks_off() -> None:
     """An answer that began cannot become an error, and must not look complete."""
     gateway = local()

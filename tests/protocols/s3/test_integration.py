@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from typing import Any
@@ -511,18 +512,18 @@ def test_virtual_host_style(server: Server, bucket: str, s3: Any) -> None:
     path = f"{server.url}/k"
     request = AWSRequest("GET", path, headers={"Host": f"{bucket}.s3.example.test"})
     S3SigV4Auth(Credentials(*ALICE), "s3", "us-east-1").add_auth(request)
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.request("GET", "/k", headers=dict(request.headers))
-    assert connection.getresponse().read() == b"host"
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        connection.request("GET", "/k", headers=dict(request.headers))
+        assert connection.getresponse().read() == b"host"
 
 
 def fetch(url: str, method: str = "GET", data: bytes | None = None) -> tuple[int, bytes]:
     """Without the Content-Type that urllib would add: version 2 signs it."""
     parts = urlsplit(url)
-    connection = HTTPConnection(parts.netloc, timeout=10)
-    connection.request(method, f"{parts.path}?{parts.query}", data)
-    answer = connection.getresponse()
-    return answer.status, answer.read()
+    with closing(HTTPConnection(parts.netloc, timeout=10)) as connection:
+        connection.request(method, f"{parts.path}?{parts.query}", data)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])

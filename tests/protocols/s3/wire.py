@@ -34,13 +34,13 @@ def put_with_trailer(server: Server, bucket: str, key: str, body: bytes, crc64nv
         framed += b"%x\r\n%b\r\n" % (len(chunk), chunk)
     framed += b"0\r\nx-amz-checksum-crc64nvme:" + crc64nvme.encode() + b"\r\n\r\n"
     lines = [f"PUT /{bucket}/{key} HTTP/1.1", "Connection: close", *(f"{name}: {value}" for name, value in request.headers.items()), "", ""]
-    connection = server.connect()
-    connection.sendall("\r\n".join(lines).encode())
-    for at in range(0, len(framed), HTTP_CHUNK_BYTES):
-        piece = framed[at : at + HTTP_CHUNK_BYTES]
-        connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-    connection.sendall(b"0\r\n\r\n")
-    answer = b""
-    while got := connection.recv(65536):
-        answer += got
-    return answer
+    with server.connect() as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        for at in range(0, len(framed), HTTP_CHUNK_BYTES):
+            piece = framed[at : at + HTTP_CHUNK_BYTES]
+            connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        connection.sendall(b"0\r\n\r\n")
+        answer = b""
+        while got := connection.recv(65536):
+            answer += got
+        return answer
