@@ -127,6 +127,10 @@ class ElementStore(Protocol):
         """Share the source's content under another key; no bytes are copied."""
         ...
 
+    async def digest(self, source: Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
+        """Digests of bytes [start, stop) of pinned content, for copies whose digests are not the source's."""
+        ...
+
     async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
         """Replace all attributes; content, ETag and modification time stay."""
         ...

@@ -92,6 +92,8 @@ class Element:
     """True where `digests` (except `md5`) are digests of the parts' digests, S3's COMPOSITE type."""
     part_sizes: Sequence[int]
     """Sizes of the parts of a multipart upload, in order; empty for content written whole."""
+    part_digests: Sequence[bytes] = ()
+    """The parts' own digests of the kind that `digests` holds besides `md5`, in order; empty when the parts had none. S3 returns them per part."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,129 @@
+"""What operations work with: the store, the accounts, the configuration, and who may touch which bucket.
+
+A bucket belongs to the user whose id its view keeps in `trefoil.owner`; that user and root may do everything with it,
+guests what a canned list allows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from element_store.interface import Content, ElementStore
+from element_store.types import Attributes, NotFound, View
+from protocols.auth.accounts import ROOT_ID, User
+from protocols.auth.authenticator import Authenticator
+from protocols.s3.acl import Access, acl_of, allows
+from protocols.s3.config import S3Config
+from protocols.s3.errors import S3Error
+from protocols.s3.request import Request
+from protocols.s3.response import Header
+from protocols.s3.watch import disconnect_watch
+
+BUCKETS_CACHED_MAX = 1024
+BUCKET_CACHE_SECONDS = 1.0
+"""A bucket's owner and list are believed for this long; only changes that bypass this gateway (a mount) take that long to show."""
+LOCATION = "trefoil.location"
+OWNER = "trefoil.owner"
+VIEW_NAME_LENGTH_MAX = 255
+WATCH_BYTES_MIN = 4 * 1024 * 1024
+"""Longer responses watch for the client's leaving, so that nothing is read for nobody."""
+
+
+def owner_of(view: View) -> str:
+    return view.attributes.xattrs.get(OWNER, ROOT_ID.encode()).decode("utf-8", "replace")
+
+
+@dataclass(slots=True)
+class Bucket:
+    """What access decisions need of a bucket, believed until a moment of the monotonic clock."""
+
+    owner: str
+    acl: str
+    until: float
+
+
+def check_object(request: Request, attributes: Attributes) -> None:
+    """A guest may read the object. Raises AccessDenied."""
+    if request.is_guest and not allows(acl_of(attributes), request.user, "READ"):
+        raise S3Error("AccessDenied")
+
+
+class Context:
+    __slots__ = ("_buckets", "_clock", "auth", "config", "store")
+
+    def __init__(self, store: ElementStore, auth: Authenticator, config: S3Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self.auth = auth
+        self.config = config
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
+
+    async def bucket(self, name: str) -> Bucket:
+        """Raises NotFound."""
+        now = self._clock()
+        known = self._buckets.get(name)
+        if known is not None and known.until > now:
+            return known
+        if len(name) > VIEW_NAME_LENGTH_MAX or "\0" in name:
+            raise NotFound("view")
+        view = await self.store.view(name)
+        if len(self._buckets) >= BUCKETS_CACHED_MAX:
+            self._buckets.clear()
+        found = self._buckets[name] = Bucket(owner_of(view), acl_of(view.attributes), now + BUCKET_CACHE_SECONDS)
+        return found
+
+    def forget_bucket(self, name: str) -> None:
+        self._buckets.pop(name, None)
+
+    async def authorize(self, request: Request, access: Access) -> None:
+        """The caller may do this with the request's bucket, else AccessDenied; NotFound if there is none.
+
+        For READ_OBJECT the object's own list decides, see `check_object`.
+        """
+        bucket = await self.bucket(request.bucket)
+        request.owner = bucket.owner
+        user = request.user
+        expected = request.headers.get(b"x-amz-expected-bucket-owner")
+        if expected is not None and expected.decode("latin-1") != bucket.owner:
+            raise S3Error("AccessDenied")
+        if user is not None and (user.id == bucket.owner or user.is_root):
+            return
+        request.is_guest = True
+        request.may_list = allows(bucket.acl, user, "READ")
+        if access is Access.READ_OBJECT or (access is Access.LIST and request.may_list):
+            return
+        if access is Access.WRITE and allows(bucket.acl, user, "WRITE"):
+            return
+        raise S3Error("AccessDenied")
+
+    async def authorize_source(self, request: Request, name: str) -> bool:
+        """The caller owns the bucket; if not, the objects' own lists decide. Raises NotFound."""
+        bucket = await self.bucket(name)
+        return request.user is not None and (request.user.id == bucket.owner or request.user.is_root)
+
+    async def owner_user(self, owner: str) -> User:
+        """The bucket owner for responses, also when the account is gone."""
+        return await self.auth.user(owner) or User(owner, owner, "", 0, 0)
+
+
+async def send_content(request: Request, status: int, headers: list[Header], content: Content, start: int, stop: int) -> None:
+    """Stream bytes of pinned content. Failures after the first byte propagate, so that the connection breaks instead of lying."""
+    headers.append((b"content-length", str(stop - start).encode()))
+    headers.append((b"x-amz-request-id", request.request_id.encode("latin-1", "replace")))
+    chunks = content.chunks(start, stop)
+    first = b"" if start == stop else await anext(chunks)
+    request.response_started = True
+    send = request.send
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    left = stop - start - len(first)
+    await send({"type": "http.response.body", "body": first, "more_body": left > 0})
+    if not left:
+        return
+    with disconnect_watch(request, left >= WATCH_BYTES_MIN) as watch:
+        async for piece in chunks:
+            if watch.gone:
+                return
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})

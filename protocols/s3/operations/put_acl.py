@@ -1,0 +1,37 @@
+"""PutBucketAcl and PutObjectAcl: a canned list, by its name or by a document that says the same."""
+
+from __future__ import annotations
+
+from protocols.s3 import acl
+from protocols.s3.attributes import replace_attributes
+from protocols.s3.context import Context
+from protocols.s3.errors import S3Error
+from protocols.s3.metadata import refuse_unsupported
+from protocols.s3.payload import Payload
+from protocols.s3.request import Request
+from protocols.s3.response import Response
+from protocols.s3.versions import check_version
+
+
+def _choose(named: str | None, body: bytes, owner: str) -> str:
+    if named is not None:
+        return named
+    if not body:
+        raise S3Error("MissingRequestBodyError")
+    return acl.parse_document(body, owner)
+
+
+async def run(context: Context, request: Request) -> Response:
+    refuse_unsupported(request)
+    named = acl.canned_acl(request)
+    if request.key:
+        check_version(request)
+        await context.store.lookup(request.bucket, request.key)
+    chosen = await Payload(request, context.config).document(lambda body: _choose(named, body, request.owner))
+    if request.key:
+        await replace_attributes(context, request, lambda attributes: acl.with_acl(attributes, chosen))
+    else:
+        view = await context.store.view(request.bucket)
+        await context.store.set_view_attributes(request.bucket, acl.with_acl(view.attributes, chosen))
+        context.forget_bucket(request.bucket)
+    return Response(200)
