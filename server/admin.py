@@ -74,7 +74,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kinds = {404: "not_found", 405: "invalid", 409: "conflict", 503: "closed"}
-    return _answer(error.status_code, kinds.get(error.status_code, "invalid"), str(error.detail))
+    sentence = "the daemon has nothing there" if error.detail == "Not Found" else str(error.detail)
+    return _answer(error.status_code, kinds.get(error.status_code, "invalid"), sentence)
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

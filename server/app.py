@@ -8,13 +8,12 @@ Nothing else in the package knows all the parts.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,24 +57,22 @@ async def serve(
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises UserError when it cannot start; returns after a clean stop."""
     state = StateDirectory(settings.state)
-    with state.locked():
-        listeners = [bind_tcp(settings.s3.listen), bind_tcp(settings.admin.listen), bind_unix(state.socket)]
+    with ExitStack() as held:
+        held.enter_context(state.locked())
+        s3_listener = held.enter_context(bind_tcp(settings.s3.listen))
+        admin_listener = held.enter_context(bind_tcp(settings.admin.listen))
+        unix_listener = held.enter_context(bind_unix(state.socket))
+        held.callback(state.forget_endpoints)
+        store = await open_store(settings, state, format_devices=format_devices)
         try:
-            store = await open_store(settings, state, format_devices=format_devices)
-            try:
-                daemon = _daemon(settings, state, store)
-                credentials = await ensure_root(daemon)
-                servers = _servers(daemon, *listeners)
-                async with _signals(servers, daemon):
-                    await _run(daemon, servers, lambda: on_ready and on_ready(daemon, credentials))
-            finally:
-                log.info("closing the store")
-                await store.close()
+            daemon = _daemon(settings, state, store)
+            credentials = await ensure_root(daemon)
+            servers = _servers(daemon, s3_listener, admin_listener, unix_listener)
+            async with _signals(servers, daemon):
+                await _run(daemon, servers, lambda: on_ready and on_ready(daemon, credentials))
         finally:
-            for listener in listeners:
-                listener.close()
-            state.socket.unlink(missing_ok=True)
-            state.endpoints_file.unlink(missing_ok=True)
+            log.info("closing the store")
+            await store.close()
     log.info("stopped")
 
 
@@ -167,7 +164,7 @@ async def _run(daemon: Daemon, servers: Servers, on_ready: Callable[[], object])
         if daemon.phase is Phase.STARTING:
             daemon.phase = Phase.READY
         endpoints = {"s3": daemon.s3_url, "admin": daemon.admin_url}
-        daemon.state.endpoints_file.write_text(json.dumps({**endpoints, "region": daemon.settings.s3.region}) + "\n")
+        daemon.state.keep_endpoints({**endpoints, "region": daemon.settings.s3.region})
         log.info("ready", extra=endpoints)
         on_ready()
         await tasks[servers.s3]

@@ -86,11 +86,21 @@ def bind_tcp(address: str) -> socket.socket:
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
+        with closed_on_error(listener):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
     except OSError as error:
         raise UserError(f"cannot listen on {address}: {error.strerror}", exit_code=Exit.REFUSED, kind="refused") from None
     return listener
+
+
+@contextlib.contextmanager
+def closed_on_error(listener: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        listener.close()
+        raise
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -99,7 +109,8 @@ def bind_unix(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        with closed_on_error(listener):
+            listener.bind(str(path))
     finally:
         os.umask(before)
     return listener

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,21 @@ class StateDirectory:
     def keep_root_credentials(self, credentials: Credentials) -> None:
         text = json.dumps({"access_key": credentials.access_key, "secret_key": credentials.secret_key}, indent=2)
         write_secret(self.credentials_file, text)
+
+    def keep_endpoints(self, endpoints: Mapping[str, str]) -> None:
+        self.endpoints_file.write_text(json.dumps(endpoints) + "\n")
+
+    def endpoints(self) -> dict[str, str]:
+        """Empty while no daemon runs."""
+        try:
+            found = json.loads(self.endpoints_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+    def forget_endpoints(self) -> None:
+        self.endpoints_file.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
 
     def read_secret(self, path: Path) -> str | None:
         try:

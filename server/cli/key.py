@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -91,15 +90,7 @@ def _environment(directory: StateDirectory) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": credentials.access_key,
         "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
     }
-    endpoints = _endpoints(directory)
+    endpoints = directory.endpoints()
     if endpoints:
-        names |= {"AWS_ENDPOINT_URL": str(endpoints["s3"]), "AWS_REGION": str(endpoints["region"])}
+        names |= {"AWS_ENDPOINT_URL": endpoints["s3"], "AWS_REGION": endpoints["region"]}
     return names
-
-
-def _endpoints(directory: StateDirectory) -> dict[str, Any]:
-    try:
-        found = json.loads(directory.endpoints_file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

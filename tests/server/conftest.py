@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,12 +52,15 @@ class RunningDaemon:
             str(self.state / "device"),
         ]
         command += ["--s3-listen", self.s3, "--admin-listen", self.admin, *self.arguments]
+        self.state.parent.mkdir(exist_ok=True)
         self.log = (self.state.parent / "log").open("a+")
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=clean_environment(**self.environment), stdout=subprocess.PIPE, stderr=self.log, text=True
         )
         assert self.process.stdout
         line = self.process.stdout.readline()
+        if not line:
+            self.wait()
         assert line, f"the daemon did not start: {self.log_text()}"
         json.loads(line)
         return self
@@ -84,6 +87,11 @@ class RunningDaemon:
         self.signal()
         return self.wait()
 
+    def kill(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.wait()
+
     def credentials(self) -> dict[str, str]:
         return json.loads((self.state / "root-credentials.json").read_text())
 
@@ -94,6 +102,20 @@ class RunningDaemon:
 def run_trefoil(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.server.model_daemon", *arguments]
     return subprocess.run(command, cwd=ROOT, env=clean_environment(**environment), capture_output=True, text=True, timeout=WAIT_SECONDS)
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[Callable[..., RunningDaemon]]:
+    """Daemons of the test's own; what still runs at its end is killed."""
+    made: list[RunningDaemon] = []
+
+    def make(**environment: str) -> RunningDaemon:
+        made.append(RunningDaemon(tmp_path / f"{len(made)}" / "state", environment=environment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
 
 
 @pytest.fixture(scope="module")

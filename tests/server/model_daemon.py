@@ -17,5 +17,5 @@ async def open_model(settings: Any, state: Any, *, format_devices: bool) -> Any:
 
 
 if __name__ == "__main__":
-    app.open_store = open_model
+    vars(app)["open_store"] = open_model
     main()
