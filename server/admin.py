@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from protocols.auth import AccountError
 from starlette.exceptions import HTTPException
 
 from element_store import types as store
+from protocols.auth import AccountError
 from server import __version__
 from server.daemon import Daemon
 from server.routes import buckets, doctor, keys, metrics, probes, status, users

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+
+from element_store.interface import ElementStore
 from protocols.auth import AccountError, Authenticator
 from protocols.auth.accounts import ROOT_ID
 from protocols.s3 import S3Config, S3Gateway
-
-from element_store.interface import ElementStore
 from server.access import PROBES, TokenGate
 from server.admin import create_admin
 from server.config import Settings

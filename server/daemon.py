@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
-from protocols.auth import Authenticator
 
 from element_store.interface import ElementStore
+from protocols.auth import Authenticator
 from server.config import Settings
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector

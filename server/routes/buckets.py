@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
-from protocols.s3.context import OWNER, owner_of
-from protocols.s3.naming import is_bucket_name
 from pydantic import BaseModel, ConfigDict
 
 from element_store.types import Attributes, Conflict, NotFound, View
+from protocols.s3.context import OWNER, owner_of
+from protocols.s3.naming import is_bucket_name
 from server.routes.context import CurrentDaemon
 
 router = APIRouter(prefix="/api/v1/buckets")

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
-from protocols.auth.accounts import ROOT_ID
 from pydantic import BaseModel, ConfigDict
 
+from protocols.auth.accounts import ROOT_ID
 from server.routes.context import CurrentDaemon
 
 router = APIRouter(prefix="/api/v1/keys")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tests.model.store import ModelStore
-
 from element_store.types import DeviceStatus, PoolStatus
 from server import app
 from server.cli import main
 from server.store import check_devices
+from tests.model.store import ModelStore
 
 
 class ModelPool(ModelStore):

@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
-from protocols.auth import Authenticator
-from tests.model.store import ModelStore
 
 from element_store.types import Damaged
+from protocols.auth import Authenticator
 from server.admin import create_admin
 from server.config import Settings
 from server.daemon import Daemon, Phase
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
+from tests.model.store import ModelStore
 
 
 @pytest.fixture
