@@ -1,0 +1,42 @@
+"""What the admin API may see and do: the running daemon's parts in one value. Made by `app`, read by `routes`."""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from element_store.interface import ElementStore
+from protocols.auth import Authenticator
+from server.config import Settings
+from server.state import StateDirectory
+from server.telemetry.collector import StoreCollector
+
+
+class Phase(enum.StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class Daemon:
+    settings: Settings
+    state: StateDirectory
+    store: ElementStore
+    accounts: Authenticator
+    """The gateway's own: its caches must see every change of a key."""
+    registry: CollectorRegistry
+    collector: StoreCollector
+    phase: Phase = Phase.STARTING
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def s3_url(self) -> str:
+        return f"{'https' if self.settings.s3.certificate else 'http'}://{self.settings.s3.listen}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"{'https' if self.settings.admin.certificate else 'http'}://{self.settings.admin.listen}"

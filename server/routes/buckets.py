@@ -1,0 +1,67 @@
+"""`/api/v1/buckets`: view roots that S3 shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel, ConfigDict
+
+from element_store.types import Attributes, Conflict, NotFound, View
+from protocols.s3.context import OWNER, owner_of
+from protocols.s3.naming import is_bucket_name
+from server.routes.context import CurrentDaemon
+
+router = APIRouter(prefix="/api/v1/buckets")
+BUCKET_MODE = 0o755
+
+
+class NewBucket(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    owner: str = "root"
+
+
+@router.get("")
+async def list_buckets(daemon: CurrentDaemon) -> list[dict[str, Any]]:
+    return [_shown(view) for view in await daemon.store.views()]
+
+
+@router.get("/{name}")
+async def show_bucket(daemon: CurrentDaemon, name: str) -> dict[str, Any]:
+    try:
+        return _shown(await daemon.store.view(name))
+    except NotFound:
+        raise _absent(name) from None
+
+
+@router.post("", status_code=201)
+async def create_bucket(daemon: CurrentDaemon, new: NewBucket) -> dict[str, Any]:
+    if not is_bucket_name(new.name):
+        raise HTTPException(400, f"{new.name!r} is not a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens")
+    owner = await daemon.accounts.user(new.owner)
+    if owner is None:
+        raise HTTPException(404, f"there is no user {new.owner}")
+    attributes = Attributes(uid=owner.uid, gid=owner.gid, mode=BUCKET_MODE, xattrs={OWNER: owner.id.encode()})
+    try:
+        return _shown(await daemon.store.create_view(new.name, attributes))
+    except Conflict:
+        raise HTTPException(409, f"bucket {new.name} exists already") from None
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_bucket(daemon: CurrentDaemon, name: str) -> None:
+    try:
+        await daemon.store.delete_view(name)
+    except NotFound:
+        raise _absent(name) from None
+    except Conflict:
+        raise HTTPException(409, f"bucket {name} is not empty") from None
+
+
+def _absent(name: str) -> HTTPException:
+    return HTTPException(404, f"there is no bucket {name}")
+
+
+def _shown(view: View) -> dict[str, Any]:
+    return {"name": view.name, "id": view.id, "owner": owner_of(view), "created_ns": view.created_ns}

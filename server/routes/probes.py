@@ -1,0 +1,27 @@
+"""Is the process alive (`/healthz`); should it get traffic (`/readyz`)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from element_store.types import StoreError
+from server.daemon import Phase
+from server.routes.context import CurrentDaemon
+
+router = APIRouter()
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> str:
+    return "ok\n"
+
+
+@router.get("/readyz", response_class=PlainTextResponse)
+async def readyz(daemon: CurrentDaemon) -> Response:
+    """503 while starting or draining, and when the store no longer answers."""
+    try:
+        await daemon.store.status()
+    except StoreError as error:
+        return PlainTextResponse(f"store: {error}\n", 503)
+    return PlainTextResponse(f"{daemon.phase}\n", 200 if daemon.phase is Phase.READY else 503)

@@ -1,0 +1,85 @@
+"""Turns the store's counters and the pool's status into Prometheus families, at the moment of a scrape.
+
+Owns the names of the `trefoil_pool_*` and `trefoil_device_*` families that come from the status. Never keeps a sample between scrapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from element_store.interface import ElementStore
+from element_store.types import PoolStatus
+
+_NAME = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)(?:\{(.*)\})?\Z")
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)",?')
+
+
+def split_name(name: str) -> tuple[str, dict[str, str]]:
+    """`a_total{b="c"}` → ("a_total", {"b": "c"}). Raises ValueError on anything else."""
+    match = _NAME.match(name)
+    if match is None:
+        raise ValueError(f"not a metric name: {name!r}")
+    labels = {key: re.sub(r"\\(.)", r"\1", value) for key, value in _LABEL.findall(match[2] or "")}
+    return match[1], labels
+
+
+def families(samples: Iterable[tuple[str, float]], help_of: Mapping[str, str]) -> Iterator[Metric]:
+    """One family per name; names that end in `_total` are counters, others gauges."""
+    grouped: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for full_name, value in samples:
+        name, labels = split_name(full_name)
+        grouped.setdefault(name, []).append((labels, value))
+    for name, points in grouped.items():
+        label_names = sorted({label for labels, _ in points for label in labels})
+        family_class = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = family_class(f"trefoil_{name}", help_of.get(name, "Of the element store."), labels=label_names)
+        for labels, value in points:
+            family.add_metric([labels.get(label, "") for label in label_names], value)
+        yield family
+
+
+HELP = {
+    "pool_protected": "1 while as many further devices may be lost as the code promises.",
+    "pool_size_bytes": "Usable space, after parity.",
+    "pool_used_bytes": "Space in use.",
+    "pool_membership_epoch": "Raised by every change of the pool's devices.",
+    "pool_devices": "Devices by state.",
+    "device_up": "1 while the device is live.",
+    "device_size_bytes": "The device's space.",
+    "device_used_bytes": "The device's space in use.",
+}
+STATES = ("live", "dead", "missing")
+
+
+def status_samples(status: PoolStatus) -> Iterator[tuple[str, float]]:
+    yield "pool_protected", float(status.protected)
+    yield "pool_size_bytes", float(status.bytes_total)
+    yield "pool_used_bytes", float(status.bytes_used)
+    yield "pool_membership_epoch", float(status.membership_epoch)
+    for state in STATES:
+        yield f'pool_devices{{state="{state}"}}', float(sum(device.state == state for device in status.devices))
+    for device in status.devices:
+        label = f'{{device="{device.index}"}}'
+        yield f"device_up{label}", float(device.state == "live")
+        yield f"device_size_bytes{label}", float(device.bytes_total)
+        yield f"device_used_bytes{label}", float(device.bytes_used)
+
+
+class StoreCollector(Collector):
+    """`status` must be set just before a scrape: asking for it is asynchronous, collecting is not."""
+
+    def __init__(self, store: ElementStore) -> None:
+        self._store = store
+        self.status: PoolStatus | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        samples = dict(status_samples(self.status)) if self.status else {}
+        # The store's own figure wins where it keeps one of the same name.
+        own = self._store.metrics()
+        names = {split_name(name)[0] for name in own}
+        samples = {name: value for name, value in samples.items() if split_name(name)[0] not in names}
+        yield from families([*samples.items(), *own.items()], HELP)

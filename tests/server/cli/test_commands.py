@@ -1,0 +1,128 @@
+"""The command line against a running daemon: text, --json, exit codes, one sentence for mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from server.errors import Exit
+from tests.server.conftest import clean_environment, run_trefoil
+
+
+def answer(ended: subprocess.CompletedProcess[str]):
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_buckets(daemon):
+    assert daemon.trefoil("bucket", "create", "cli-one").stdout == "created bucket cli-one, owned by root\n"
+    assert answer(daemon.trefoil("bucket", "show", "cli-one", "--json"))["owner"] == "root"
+    assert "cli-one" in daemon.trefoil("bucket", "list").stdout
+    assert answer(daemon.trefoil("bucket", "delete", "cli-one", "--json")) == {"deleted": "cli-one"}
+    assert answer(daemon.trefoil("bucket", "list", "--json")) == []
+
+
+def test_users_and_keys(daemon):
+    assert answer(daemon.trefoil("user", "create", "ann", "--name", "Ann", "--json"))["display_name"] == "Ann"
+    key = answer(daemon.trefoil("key", "create", "ann", "--json"))
+    listed = daemon.trefoil("key", "list", "--user", "ann").stdout
+    assert key["access_key"] in listed and key["secret_key"] not in listed
+    assert daemon.trefoil("key", "delete", key["access_key"]).returncode == 0
+    assert "deleted user ann" in daemon.trefoil("user", "delete", "ann").stdout
+    assert [user["id"] for user in answer(daemon.trefoil("user", "list", "--json"))] == ["root"]
+
+
+def test_status_ends_with_the_next_useful_command(daemon):
+    ended = daemon.trefoil("status")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[-1].startswith("Next: trefoil bucket")
+    assert answer(daemon.trefoil("status", "--json"))["phase"] == "ready"
+
+
+def test_doctor_has_findings_with_levels(daemon):
+    findings = answer(daemon.trefoil("doctor", "--json"))
+    assert {"ok"} <= {finding["level"] for finding in findings} <= {"ok", "warning"}
+
+
+def test_root_key_can_be_sourced_by_a_shell(daemon):
+    text = daemon.trefoil("key", "root", "--env").stdout
+    shell = subprocess.run(["sh", "-c", f'{text}\necho "$AWS_ACCESS_KEY_ID $AWS_ENDPOINT_URL"'], capture_output=True, text=True)
+    assert shell.stdout == f"{daemon.credentials()['access_key']} http://{daemon.s3}\n"
+
+
+def test_a_daemon_elsewhere_is_reached_with_its_token(daemon):
+    token = (daemon.state / "admin-token").read_text().strip()
+    elsewhere = {"TREFOIL_STATE": "/nowhere", "TREFOIL_ADMIN_URL": f"http://{daemon.admin}"}
+    assert answer(run_trefoil("status", "--json", **elsewhere, TREFOIL_ADMIN_TOKEN=token))["phase"] == "ready"
+    refused = run_trefoil("status", **elsewhere, TREFOIL_ADMIN_TOKEN="wrong")
+    assert refused.returncode == Exit.UNREACHABLE and "needs its token" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("bucket", "show", "absent"), Exit.FAILED, "there is no bucket absent"),
+        (("bucket", "show", "../users"), Exit.FAILED, "the daemon has nothing there"),
+        (("bucket", "create", "UP"), Exit.FAILED, "is not a bucket name"),
+        (("user", "create", "root"), Exit.FAILED, "user root exists already"),
+        (("status", "--url", "ftp://x"), Exit.USAGE, "is not an admin URL"),
+        (("status", "--url", "http://127.0.0.1:1"), Exit.UNREACHABLE, "Connection refused"),
+        (("status", "--state", "/nowhere"), Exit.UNREACHABLE, "no daemon answers at /nowhere/admin.sock"),
+        (("key", "root", "--state", "/nowhere"), Exit.UNREACHABLE, "has no root key yet"),
+        (("serve", "--config", "/nowhere.toml"), Exit.USAGE, "cannot read the configuration"),
+        (("serve", "--log-format", "xml"), Exit.USAGE, "log.format"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_a_code(daemon, arguments, code, sentence):
+    ended = daemon.trefoil(*arguments)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert ended.stderr.startswith("trefoil: ") and ended.stderr.count("\n") == 1
+    assert sentence in ended.stderr
+
+
+def test_with_json_a_mistake_is_json(daemon):
+    ended = daemon.trefoil("bucket", "show", "absent", "--json")
+    assert json.loads(ended.stderr) == {"error": "there is no bucket absent", "kind": "not_found"}
+
+
+def test_a_misspelt_option_is_no_traceback(daemon):
+    ended = daemon.trefoil("bucket", "list", "--jsno")
+    assert ended.returncode == Exit.USAGE and "Traceback" not in ended.stderr
+
+
+def test_every_command_takes_json():
+    for command in (
+        "serve",
+        "status",
+        "doctor",
+        *(f"bucket {verb}" for verb in ("create", "list", "show", "delete")),
+        "user create",
+        "user list",
+    ):
+        assert "--json" in run_trefoil(*command.split(), "--help", COLUMNS="200").stdout, command
+
+
+def test_doctor_without_a_daemon_looks_itself(tmp_path):
+    ended = run_trefoil("doctor", "--json", "--state", str(tmp_path), TREFOIL_S3__LISTEN="127.0.0.1:0", TREFOIL_DATA="/nowhere/at/all")
+    assert ended.returncode == Exit.UNHEALTHY
+    findings = {finding["check"]: finding for finding in json.loads(ended.stdout)}
+    assert findings["daemon"]["level"] == "warning"
+    assert findings["devices"]["level"] == "error" and findings["devices"]["remedy"]
+
+
+def test_config_init_never_overwrites(tmp_path):
+    path = tmp_path / "trefoil.toml"
+    assert run_trefoil("config", "init", "-o", str(path)).returncode == 0
+    assert path.read_text() == run_trefoil("config", "init").stdout
+    again = run_trefoil("config", "init", "-o", str(path))
+    assert (again.returncode, again.stderr) == (Exit.FAILED, f"trefoil: {path} exists already\n")
+
+
+def test_config_show_is_what_is_in_effect():
+    assert answer(run_trefoil("config", "show", TREFOIL_S3__REGION="eu-1"))["s3"]["region"] == "eu-1"
+
+
+def test_the_clean_environment_has_no_daemon_of_the_developer():
+    assert not [name for name in clean_environment() if name.startswith("TREFOIL_")]
