@@ -6,6 +6,7 @@ output goes to a file; an early end raises with the last lines of it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -46,7 +47,8 @@ class Spec:
     env: Mapping[str, str]
     ready_url: str
     endpoint: Endpoint
-    metrics_url: str | None = None
+    admin_url: str | None = None
+    token_file: Path | None = None
     devices: Sequence[Path] = field(default_factory=list)
 
 
@@ -121,12 +123,27 @@ class Daemon:
 
     def metrics(self) -> Mapping[str, float]:
         """Samples of /metrics by their full name with labels; empty for a daemon without."""
-        if self.spec.metrics_url is None:
+        if self.spec.admin_url is None:
             return {}
-        with urllib.request.urlopen(self.spec.metrics_url, timeout=30) as response:
-            text = response.read().decode()
-        samples = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        lines = self._admin("/metrics").decode().splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in samples}
+
+    def advice(self) -> Sequence[str]:
+        """What `trefoil status` tells the operator to do; empty for a daemon without."""
+        if self.spec.admin_url is None:
+            return []
+        status = json.loads(self._admin("/api/v1/status"))
+        return [str(sentence) for sentence in status["pool"]["advice"]]
+
+    def _admin(self, path: str) -> bytes:
+        assert self.spec.admin_url is not None
+        request = urllib.request.Request(self.spec.admin_url + path)
+        if self.spec.token_file is not None and self.spec.token_file.exists():
+            request.add_header("Authorization", f"Bearer {self.spec.token_file.read_text().strip()}")
+        with urllib.request.urlopen(request, timeout=60) as response:
+            body: bytes = response.read()
+            return body
 
     def _pids(self) -> list[int]:
         """Processes of the daemon's session (it was started as the leader of its own)."""
@@ -184,7 +201,7 @@ def trefoil(devices: Sequence[Path], state: Path, *, tls: Tls | None = None, env
         argv += ["--data", str(device)]
     admin = f"http://127.0.0.1:{admin_port}"
     endpoint = Endpoint("127.0.0.1", s3_port, ACCESS_KEY, SECRET_KEY, str(tls.ca) if tls else None)
-    return Spec("trefoil", argv, {**settings, **(env or {})}, f"{admin}/readyz", endpoint, f"{admin}/metrics", devices)
+    return Spec("trefoil", argv, {**settings, **(env or {})}, f"{admin}/readyz", endpoint, admin, state / "admin-token", devices)
 
 
 def minio(program: Path, devices: Sequence[Path]) -> Spec:
@@ -197,12 +214,13 @@ def minio(program: Path, devices: Sequence[Path]) -> Spec:
         "MINIO_STORAGE_CLASS_STANDARD": "EC:2",
         "MINIO_UPDATE": "off",
         "MINIO_CALLHOME_ENABLE": "off",
-        # Several directories of one filesystem count as the root drive otherwise, which MinIO refuses.
-        "MINIO_CI_CD": "1",
+        # Directories on the root filesystem are refused otherwise. Not MINIO_CI_CD: it shrinks the buffer pool and slows overwriting.
+        "MINIO_ROOTDRIVE_THRESHOLD_SIZE": "1MiB",
+        "CI": "",
     }
     endpoint = Endpoint("127.0.0.1", port, ACCESS_KEY, SECRET_KEY)
     ready = f"http://127.0.0.1:{port}/minio/health/cluster"
-    return Spec("minio", argv + [str(device) for device in devices], env, ready, endpoint, None, devices)
+    return Spec("minio", argv + [str(device) for device in devices], env, ready, endpoint, devices=devices)
 
 
 def _answers(url: str) -> bool:

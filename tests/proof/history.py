@@ -51,9 +51,15 @@ class History:
         yield
         entry.acknowledged_ns = time.monotonic_ns()
 
+    def observe(self, key: str, state: str, size: int) -> None:
+        """A judge saw the key in this state while nothing was under way: from now on it may not change by itself."""
+        now = time.monotonic_ns()
+        with self._lock:
+            self.keys[key].append(Operation("observed", state, size, now, now))
+
     def acknowledged(self, before_ns: int | None = None) -> int:
-        """Operations acknowledged by `before_ns` (or at all)."""
-        return sum(1 for ops in self.keys.values() for op in ops if _acknowledged(op, before_ns))
+        """Changes acknowledged by `before_ns` (or at all)."""
+        return sum(1 for ops in self.keys.values() for op in ops if op.kind != "observed" and _acknowledged(op, before_ns))
 
     def allowed(self, key: str, before_ns: int | None = None, after_ns: int | None = None) -> Mapping[str, Operation | None]:
         """States that the key may be in, each with the operation that leads to it; None stands for 'never written'."""

@@ -6,6 +6,7 @@ names exactly the keys that can be read, with their sizes and in order, and the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.proof.content import content, digest
@@ -22,6 +23,13 @@ class Verdict:
 
     keys: int = 0
     faults: list[str] = field(default_factory=list)
+    observed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """State and size in which each key was found."""
+
+    def pin(self, history: History) -> None:
+        """Hold the store to what was found: an unanswered operation may have happened or not, but not change its mind later."""
+        for key, (state, size) in self.observed.items():
+            history.observe(key, state, size)
 
     def add(self, kind: str, sentence: str) -> None:
         if len(self.faults) < FAULTS_REPORTED_MAX:
@@ -53,11 +61,11 @@ def judge(client: Client, history: History, before_ns: int | None = None, after_
 
 
 def _judge_key(
-    verdict: Verdict, history: History, known: object, key: str, data: bytes | None, before_ns: int | None, after_ns: int | None
+    verdict: Verdict, history: History, known: Mapping[str, str], key: str, data: bytes | None, before_ns: int | None, after_ns: int | None
 ) -> None:
-    assert isinstance(known, dict)
     allowed = history.allowed(key, before_ns, after_ns)
     state = ABSENT if data is None else digest(data)
+    verdict.observed[key] = (state, 0 if data is None else len(data))
     if state in allowed:
         return
     expected = ", ".join(f"{op.kind} of {op.size} bytes" if op else "nothing" for op in allowed.values())

@@ -17,6 +17,7 @@ from tests.proof.content import content, digest
 from tests.proof.history import ABSENT, History, Operation
 
 PART_BYTES = 5 << 20
+PAUSE_SECONDS_MAX = 120.0
 SIZES: Sequence[int] = (0, 1, 100, 4095, 4096, 4097, 20_000, 65_536, 131_071, 131_072, 131_073, 262_144, 700_001, 1 << 20, 3 << 20)
 SIZE_WEIGHTS: Sequence[int] = (3, 3, 12, 5, 12, 5, 12, 8, 4, 6, 4, 5, 3, 2, 1)
 
@@ -71,25 +72,41 @@ class Worker(threading.Thread):
         self._generation = 0
         self._seed = f"{seed}/{number}"
         self.stopping = threading.Event()
-        self.forgive = threading.Event()
-        """While set, a failed operation is not an error (the judge is killing the daemon)."""
+        self.forgiven = False
+        """While true, a failed operation is not an error (the judge is killing the daemon)."""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.resting = threading.Event()
+        """Set while the worker waits at the closed gate: it has nothing under way."""
 
     def run(self) -> None:
         client: Client | None = None
         while not self.stopping.is_set():
+            if self._waited_at_gate():
+                # The daemon may have been restarted meanwhile; a connection that it closed is no failure of the next operation.
+                _close(client)
+                client = None
             try:
                 client = client or self._connect()
                 self._step(client)
             except Exception as error:
                 _close(client)
                 client = None
-                if not self.forgive.is_set():
+                if not self.forgiven:
                     self._history.errors.append(f"{self.name}: {type(error).__name__}: {error}")
-                    return
+                    break
                 self.stopping.wait(0.05)
             if self._mix.pause_seconds:
                 self.stopping.wait(self._mix.pause_seconds)
+        self.resting.set()
         _close(client)
+
+    def _waited_at_gate(self) -> bool:
+        if self.gate.is_set():
+            return False
+        self.resting.set()
+        self.gate.wait()
+        return True
 
     def _step(self, client: Client) -> None:
         mix = self._mix
@@ -156,13 +173,29 @@ class Load:
     def __exit__(self, *exc: object) -> None:
         for worker in self.workers:
             worker.stopping.set()
+            worker.gate.set()
         for worker in self.workers:
-            worker.join(timeout=120)
+            worker.join(PAUSE_SECONDS_MAX)
 
     def forgive(self, forgiven: bool) -> None:
         """Whether failed operations are expected from now on."""
         for worker in self.workers:
-            worker.forgive.set() if forgiven else worker.forgive.clear()
+            worker.forgiven = forgiven
+
+    def pause(self) -> None:
+        """Close the gate and wait until no operation is under way."""
+        for worker in self.workers:
+            worker.gate.clear()
+        for worker in self.workers:
+            if worker.is_alive():
+                worker.resting.wait(PAUSE_SECONDS_MAX)
+
+    def resume(self) -> None:
+        for worker in self.workers:
+            # Cleared here and not by the worker: a pause right after this must not take its earlier rest for a new one.
+            if worker.is_alive():
+                worker.resting.clear()
+            worker.gate.set()
 
     def run_for(self, seconds: float) -> None:
         """Let it run; returns early when every worker has ended."""

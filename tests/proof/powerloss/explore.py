@@ -223,6 +223,7 @@ def _judge_state(job: _Job) -> _Outcome:
         built = time.monotonic()
         verdict = Verdict()
         started_at = _start_and_judge(job, devices, verdict)
+        verdict.observed.clear()
         return _Outcome(verdict, undecided, built - began, started_at - built, time.monotonic() - started_at)
     finally:
         shutil.rmtree(job.directory, ignore_errors=True)

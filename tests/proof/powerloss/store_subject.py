@@ -42,7 +42,7 @@ async def open_store(devices: Sequence[Path], state: Path) -> ElementStore:
     """The one place that knows how the product's store is opened (it formats empty devices)."""
     from element_store import Store
 
-    store: ElementStore = await Store.open([str(device) for device in devices], state=str(state))
+    store: ElementStore = await Store.open([str(device) for device in devices], state=state)
     return store
 
 
