@@ -38,6 +38,12 @@ class DaemonSession:
         count = metric_sum(self._daemon.metrics(), DAMAGE_METRIC)
         return [f"{count:.0f} payloads failed their checksum"] if count else []
 
+    def freeze(self) -> None:
+        self._daemon.freeze()
+
+    def thaw(self) -> None:
+        self._daemon.thaw()
+
     def stop(self) -> None:
         """A kill: nothing that the judge saw may depend on a clean end, and it is quicker. Keeps the log of a run that failed."""
         self._daemon.kill()

@@ -20,10 +20,11 @@ from tests.proof.judge import Verdict, judge
 from tests.proof.load import Load, Mix
 from tests.proof.powerloss.blklog import NOTHING, SURVIVALS, Recording, Survival, crash_state
 from tests.proof.powerloss.rig import Cut, Drives
-from tests.proof.powerloss.subject import Subject
+from tests.proof.powerloss.subject import Session, Subject
 
 SETTLE_SECONDS = 0.3
 STATE_SECONDS_MAX = 120.0
+RECORDED_STATE = "state-recorded"
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class Plan:
     seed: int = 1
     mix: Mix = field(default_factory=Mix)
     lying_states: int = 6
+    liars: int | None = None
+    """How many drives lie in the control; None: all of them. With m or fewer, a store that mirrors on m+1 must lose nothing."""
     lost_devices: int = 0
     """So many devices are emptied in each crash state: power loss and drive loss together. At most m."""
+    keep_state: bool = False
+    """Crash states get, in turn, an empty state directory, the one of the same moment, and the one of the sample before."""
     workers: int = 2
 
 
@@ -81,6 +86,8 @@ class _Job:
     before_ns: int
     after_ns: int
     lost: tuple[int, ...]
+    state: Path | None
+    """State directory to start with; None: an empty one."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def explore(subject: Subject, plan: Plan, directory: Path) -> Report:
     started = time.monotonic()
     drives = Drives(directory / "drives", plan.devices, plan.device_bytes)
     with drives:
-        history, cuts = _record(subject, plan, drives, directory / "state-recorded", report)
+        history, cuts = _record(subject, plan, drives, directory / RECORDED_STATE, report)
         report.recorded_bytes = drives.recorded_bytes()
     report.seconds["record"] = time.monotonic() - started
     if not report.load_errors:
@@ -117,13 +124,34 @@ def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: R
         with Load(session.client, threads=plan.threads, seed=plan.seed, mix=plan.mix) as load:
             for _ in range(plan.samples):
                 load.run_for(plan.seconds / plan.samples)
-                cuts.append(drives.cut())
+                cuts.append(_cut(plan, drives, session, state, len(cuts)))
         history = load.history
     finally:
         session.stop()
     report.load_errors = history.errors
     report.acknowledged = history.acknowledged()
     return history, cuts
+
+
+def _cut(plan: Plan, drives: Drives, session: Session, state: Path, number: int) -> Cut:
+    """One moment of all devices and, if wanted, of the state directory. A frozen subject asks nothing more of its devices."""
+    if not plan.keep_state:
+        return drives.cut()
+    session.freeze()
+    try:
+        cut = drives.cut()
+        shutil.copytree(state, _state_copy(state, number), ignore=_sockets)
+        return cut
+    finally:
+        session.thaw()
+
+
+def _state_copy(state: Path, number: int) -> Path:
+    return state.with_name(f"{state.name}-{number}")
+
+
+def _sockets(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(directory) / name).is_socket()]
 
 
 def _judge_all(
@@ -140,15 +168,12 @@ def _judge_all(
             ]
             for number, (cut, count) in enumerate(zip(cuts, jobs_per_cut, strict=True)):
                 # A lying drive's cache holds everything since the previous sample; nothing can be caught at the first one.
-                durable = cuts[number - 1] if lying and number else cut
-                for recording, position in zip(recordings, durable.positions, strict=True):
-                    recording.advance(position)
+                liars = (plan.devices if plan.liars is None else plan.liars) if lying and number else 0
+                for index, recording in enumerate(recordings):
+                    recording.advance(cuts[number - 1 if index < liars else number].positions[index])
                 if lying and not number:
                     continue
-                jobs = [
-                    _job(subject, plan, drives, recordings, cut, f"{plan.seed}/{number}/{variant}/{lying}", variant, directory, lying)
-                    for variant in range(count)
-                ]
+                jobs = [_job(subject, plan, drives, recordings, cut, number, variant, directory, lying) for variant in range(count)]
                 for outcome in pool.map(_judge_state, jobs, timeout=STATE_SECONDS_MAX * (len(jobs) + 1)):
                     _count(report, outcome, lying, f"sample {number}")
             if not lying:
@@ -169,7 +194,7 @@ def _job(
     drives: Drives,
     recordings: Sequence[Recording],
     cut: Cut,
-    seed: str,
+    number: int,
     variant: int,
     directory: Path,
     lying: bool,
@@ -180,9 +205,12 @@ def _job(
     ]
     # Emptied devices differ from state to state; the first ones would always be the journal's mirrors.
     lost = tuple((variant + index * 2) % plan.devices for index in range(plan.lost_devices))
+    seed = f"{plan.seed}/{number}/{variant}/{lying}"
+    age = variant % 3 if plan.keep_state else 0
+    state = _state_copy(directory / RECORDED_STATE, max(0, number + 1 - age)) if age else None
     name = "crash-" + seed.replace("/", "-")
     survival = NOTHING if lying else SURVIVALS[variant % len(SURVIVALS)]
-    return _Job(subject, directory / name, sources, plan.device_bytes, survival, seed, cut.before_ns, cut.after_ns, lost)
+    return _Job(subject, directory / name, sources, plan.device_bytes, survival, seed, cut.before_ns, cut.after_ns, lost, state)
 
 
 def _count(report: Report, outcome: _Outcome, lying: bool, where: str) -> None:
@@ -232,7 +260,10 @@ def _judge_state(job: _Job) -> _Outcome:
 def _start_and_judge(job: _Job, devices: Sequence[Path], verdict: Verdict) -> float:
     assert _history is not None
     state = job.directory / "state"
-    state.mkdir()
+    if job.state is None:
+        state.mkdir()
+    else:
+        shutil.copytree(job.state, state)
     try:
         session = job.subject.start(devices, state, first=False)
     except Exception as error:

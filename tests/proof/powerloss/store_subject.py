@@ -72,6 +72,12 @@ class StoreSession:
         # A crash may leave unreferenced rows half written; what scrub calls damaged is referenced.
         return [f"scrub: {count} {name}" for name, count in found.items() if count and ("damaged" in name or "lost" in name)]
 
+    def freeze(self) -> None:
+        raise NotImplementedError("this subject lives in the process of the load and keeps no state directory of interest")
+
+    def thaw(self) -> None:
+        return
+
     def stop(self) -> None:
         try:
             if self.store is not None:

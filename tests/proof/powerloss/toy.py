@@ -53,6 +53,12 @@ class ToySession:
     def damage(self) -> Sequence[str]:
         return []
 
+    def freeze(self) -> None:
+        raise NotImplementedError("this subject lives in the process of the load and keeps no state directory of interest")
+
+    def thaw(self) -> None:
+        return
+
     def stop(self) -> None:
         for fd in self._fds:
             os.close(fd)
