@@ -189,15 +189,42 @@ func (c *client) answer(method string) error {
 	if method == "GET" && length != c.o.size {
 		return fmt.Errorf("GET answered %d bytes, not %d", length, c.o.size)
 	}
+	buffered, _ := c.reader.Discard(min(length, c.reader.Buffered()))
+	if err := c.discard(length - buffered); err != nil {
+		return err
+	}
+	if ends {
+		c.close()
+	}
+	return nil
+}
+
+// discard drops body bytes in the kernel (MSG_TRUNC on TCP copies nothing): reading 64 MiB must not cost the client what sending it costs the server.
+func (c *client) discard(length int) error {
+	if length == 0 {
+		return nil
+	}
+	raw, err := c.connection.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
 	for length > 0 {
-		n, err := c.reader.Read(c.sink[:min(length, len(c.sink))])
+		var n int
+		var failure error
+		err := raw.Read(func(fd uintptr) bool {
+			n, _, failure = syscall.Recvfrom(int(fd), c.sink[:min(length, len(c.sink))], syscall.MSG_TRUNC)
+			return failure != syscall.EAGAIN && failure != syscall.EINTR
+		})
+		if err == nil {
+			err = failure
+		}
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return err
 		}
 		length -= n
-	}
-	if ends {
-		c.close()
 	}
 	return nil
 }
