@@ -74,6 +74,7 @@ def first_entry() -> int:
 
 
 def check_header(log: int) -> None:
+    """Of a log that something was written to: qemu writes the header with the first entry."""
     magic, version, _, sector_bytes = _HEADER.unpack(os.pread(log, _HEADER.size, 0))
     if magic != _MAGIC or version != 1 or sector_bytes != SECTOR_BYTES:
         raise BadLog(f"magic {magic:#x}, version {version}, sector size {sector_bytes}")
@@ -114,7 +115,8 @@ class Recording:
         self.image = image
         self.size = size
         self._log = os.open(log, os.O_RDONLY)
-        check_header(self._log)
+        if os.fstat(self._log).st_blocks:
+            check_header(self._log)
         self._image = os.open(image, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._image, size)
         self.durable_at = first_entry()
