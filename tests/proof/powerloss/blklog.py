@@ -43,6 +43,11 @@ class Entry:
     at: int
     data_at: int | None
 
+    @property
+    def end(self) -> int:
+        """Where the next entry begins."""
+        return self.at + SECTOR_BYTES + (self.length if self.data_at is not None else 0)
+
 
 def entries(log: int, start: int, stop: int) -> Iterator[Entry]:
     """Entries whose header lies in [start, stop) of the log. Start at `first_entry()` or at an entry's end.
@@ -57,7 +62,7 @@ def entries(log: int, start: int, stop: int) -> Iterator[Entry]:
         if not sectors and not flags:
             raise BadLog(f"no entry at {at}, before the end at {stop}")
         has_data = sectors > 0 and not flags & _DISCARD
-        yield Entry(
+        entry = Entry(
             offset=sector * SECTOR_BYTES,
             length=sectors * SECTOR_BYTES,
             flush=bool(flags & _FLUSH),
@@ -66,7 +71,8 @@ def entries(log: int, start: int, stop: int) -> Iterator[Entry]:
             at=at,
             data_at=at + SECTOR_BYTES if has_data else None,
         )
-        at += SECTOR_BYTES + (sectors * SECTOR_BYTES if has_data else 0)
+        yield entry
+        at = entry.end
 
 
 def first_entry() -> int:
@@ -134,7 +140,7 @@ class Recording:
                 for durable in pending:
                     _apply(self._log, self._image, durable)
                 pending.clear()
-                self.durable_at = entry.at + SECTOR_BYTES + (entry.length if entry.data_at is not None else 0)
+                self.durable_at = entry.end
 
     def counts(self, start: int, stop: int) -> tuple[int, int]:
         """(writes, flushes) between two positions; controls compare them with what they did."""

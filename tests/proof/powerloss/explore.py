@@ -136,7 +136,7 @@ def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: R
 def _cut(plan: Plan, drives: Drives, session: Session, state: Path, number: int) -> Cut:
     """One moment of all devices and, if wanted, of the state directory. A frozen subject asks nothing more of its devices."""
     if not plan.keep_state:
-        return drives.cut()
+        return drives.cut() if number % 4 == 0 else drives.cut_between_flushes()
     session.freeze()
     try:
         cut = drives.cut()
@@ -204,7 +204,7 @@ def _job(
         for log, recording, position in zip(drives.logs, recordings, cut.positions, strict=True)
     ]
     # Emptied devices differ from state to state; the first ones would always be the journal's mirrors.
-    lost = tuple((variant + index * 2) % plan.devices for index in range(plan.lost_devices))
+    lost = tuple((number + variant + index * 2) % plan.devices for index in range(plan.lost_devices))
     seed = f"{plan.seed}/{number}/{variant}/{lying}"
     age = variant % 3 if plan.keep_state else 0
     state = _state_copy(directory / RECORDED_STATE, max(0, number + 1 - age)) if age else None

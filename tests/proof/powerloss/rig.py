@@ -22,6 +22,8 @@ from tests.proof.powerloss import blklog
 
 START_SECONDS_MAX = 10.0
 FREEZE_SECONDS_MAX = 10.0
+CUT_ATTEMPTS_MAX = 40
+CUT_PAUSE_SECONDS = 0.002
 LOG_BYTES_MAX = 64 << 30
 """Apparent size of the sparse log file; blklogwrites does not grow it."""
 
@@ -63,6 +65,8 @@ class Drives:
         self._process: subprocess.Popen[bytes] | None = None
         self._log_fds: list[int] = []
         self._ends: list[int] = []
+        self._heads: list[int] = []
+        self._unflushed: list[bool] = []
 
     def __enter__(self) -> Self:
         problem = missing_tools()
@@ -78,6 +82,8 @@ class Drives:
         self._wait_for_exports()
         self._log_fds = [os.open(log, os.O_RDONLY) for log in self.logs]
         self._ends = [blklog.first_entry()] * self.count
+        self._heads = [blklog.first_entry()] * self.count
+        self._unflushed = [False] * self.count
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
@@ -109,6 +115,26 @@ class Drives:
             return Cut(before, time.monotonic_ns(), tuple(self._ends))
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    def cut_between_flushes(self) -> Cut:
+        """A cut at which some device holds writes that no flush covers, if one is met soon: idle moments prove little."""
+        cut = self.cut()
+        for _ in range(CUT_ATTEMPTS_MAX):
+            if any(self._is_unflushed(index, end) for index, end in enumerate(cut.positions)):
+                break
+            time.sleep(CUT_PAUSE_SECONDS)
+            cut = self.cut()
+        return cut
+
+    def _is_unflushed(self, index: int, end: int) -> bool:
+        """Follows the log from where it was left; reads what was complete at the cut, so it may go on meanwhile."""
+        try:
+            for entry in blklog.entries(self._log_fds[index], self._heads[index], end):
+                self._heads[index], self._unflushed[index] = entry.end, not entry.flush
+        except blklog.BadLog:
+            # An entry that is reserved and not written yet: under way at the cut.
+            return True
+        return self._unflushed[index]
 
     def recorded_bytes(self) -> int:
         return sum(os.stat(log).st_blocks * 512 for log in self.logs)

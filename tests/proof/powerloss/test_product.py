@@ -21,12 +21,12 @@ PROMISED_LOSSES = 2
 """m of the code 4+2."""
 
 EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
-    "store 4+2": (StoreSubject(), Plan(devices=6, seconds=8, samples=10, states=60, seed=1)),
-    "store 4+2, another load": (StoreSubject(), Plan(devices=6, seconds=8, samples=10, states=50, seed=2, threads=8, lying_states=0)),
-    "store 2+1": (StoreSubject(), Plan(devices=3, seconds=6, samples=10, states=40, seed=3)),
+    "store 4+2": (StoreSubject(), Plan(devices=6, seconds=8, samples=20, states=60, seed=1)),
+    "store 4+2, another load": (StoreSubject(), Plan(devices=6, seconds=8, samples=25, states=50, seed=2, threads=8, lying_states=0)),
+    "store 2+1": (StoreSubject(), Plan(devices=3, seconds=6, samples=20, states=40, seed=3)),
     "store 4+2, two drives lost as well": (
         StoreSubject(),
-        Plan(devices=6, seconds=6, samples=10, states=30, seed=4, lost_devices=2, lying_states=0),
+        Plan(devices=6, seconds=6, samples=15, states=30, seed=4, lost_devices=2, lying_states=0),
     ),
     "daemon 4+2": (DaemonSubject(), Plan(devices=6, seconds=8, samples=10, states=30, seed=5, lying_states=4, keep_state=True)),
 }
