@@ -1,0 +1,3 @@
+module trefoil/bench/loadgen
+
+go 1.22

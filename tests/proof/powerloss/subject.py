@@ -1,0 +1,41 @@
+"""What is put on recorded devices: anything that can be opened on device paths and spoken to as a `Client`.
+
+A subject is a picklable recipe, because crash states are opened in worker processes. Three exist: the toy (proves the instrument), the
+store through its Python API, and the whole daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from tests.proof.load import Client
+
+
+class Session(Protocol):
+    """A subject that runs on devices."""
+
+    def client(self) -> Client:
+        """A connection for one thread."""
+        ...
+
+    def damage(self) -> Sequence[str]:
+        """What the subject's own check finds wrong, one sentence each."""
+        ...
+
+    def freeze(self) -> None:
+        """Stop it where it is, so that its state directory can be copied; only asked for by plans that keep state."""
+        ...
+
+    def thaw(self) -> None: ...
+
+    def stop(self) -> None:
+        """End it; gracefully or not, the recording does not care."""
+        ...
+
+
+class Subject(Protocol):
+    def start(self, devices: Sequence[Path], state: Path, *, first: bool) -> Session:
+        """Open the devices (`first`: they are empty, format them). Raises if it refuses them. `state` is a directory of its own."""
+        ...

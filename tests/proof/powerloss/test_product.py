@@ -1,0 +1,70 @@
+"""Nothing acknowledged is lost with the power: at least 200 crash states of the product, and controls that must fail.
+
+Each experiment records one load of its own. Most go through the store's Python API, because a store opens much faster than a daemon
+starts; the whole daemon is judged too, with the state directory that a host would find after the same power loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.proof.powerloss.daemon_subject import DaemonSubject
+from tests.proof.powerloss.explore import Plan, Report, explore
+from tests.proof.powerloss.rig import missing_tools
+from tests.proof.powerloss.store_subject import StoreSubject
+from tests.proof.powerloss.subject import Subject
+
+STATES_MIN = 200
+PROMISED_LOSSES = 2
+"""m of the code 4+2."""
+
+EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
+    "store 4+2": (StoreSubject(), Plan(devices=6, seconds=8, samples=20, states=60, seed=1)),
+    "store 4+2, another load": (StoreSubject(), Plan(devices=6, seconds=8, samples=25, states=50, seed=2, threads=8, lying_states=0)),
+    "store 2+1": (StoreSubject(), Plan(devices=3, seconds=6, samples=20, states=40, seed=3)),
+    "store 4+2, two drives lost as well": (
+        StoreSubject(),
+        Plan(devices=6, seconds=6, samples=15, states=30, seed=4, lost_devices=2, lying_states=0),
+    ),
+    "daemon 4+2": (DaemonSubject(), Plan(devices=6, seconds=8, samples=10, states=30, seed=5, lying_states=4, keep_state=True)),
+}
+OPERATIONS_MIN = 100
+UNDECIDED_MIN = 20
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def test_the_experiments_judge_enough_states() -> None:
+    assert sum(plan.states for _, plan in EXPERIMENTS.values()) >= STATES_MIN
+
+
+def run(subject: Subject, plan: Plan, directory: Path) -> Report:
+    problem = missing_tools()
+    if problem:
+        pytest.fail(problem)
+    report = explore(subject, plan, directory)
+    print(report.sentence())
+    assert report.load_errors == []
+    assert report.acknowledged >= OPERATIONS_MIN, "too little load to judge anything"
+    assert report.states == plan.states
+    return report
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_crash_state_loses_or_tears_what_was_acknowledged(name: str, tmp_path: Path) -> None:
+    subject, plan = EXPERIMENTS[name]
+    report = run(subject, plan, tmp_path)
+    assert report.faults == []
+    assert report.undecided_writes >= UNDECIDED_MIN, "no cut fell between a write and its flush: the states differ in nothing"
+    assert report.lying_faulty == report.lying_states, "drives that forget flushed writes must be seen to lose data"
+    assert report.lying_states > 0 or plan.lying_states == 0
+
+
+def test_as_many_lying_drives_as_the_code_forgives_lose_nothing(tmp_path: Path) -> None:
+    """Beyond the promise, and the reason for m+1 mirrors: m drives that forgot their newest writes are outvoted by the rest."""
+    plan = Plan(devices=6, seconds=5, samples=6, states=6, seed=6, lying_states=12, liars=PROMISED_LOSSES)
+    report = run(StoreSubject(scrub=False), plan, tmp_path)
+    assert report.lying_states == plan.lying_states - plan.lying_states // plan.samples
+    assert report.lying_faulty == 0
