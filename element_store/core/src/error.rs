@@ -15,6 +15,9 @@ pub enum Error {
     /// A condition of the request (If-Match, If-None-Match, digest, size) does not hold.
     #[error("precondition failed: {0}")]
     Precondition(String),
+    /// Content differs from the digest of this name that the request announced.
+    #[error("digest {0} differs")]
+    Digest(String),
     /// The request itself is wrong: fix it.
     #[error("invalid: {0}")]
     Invalid(String),

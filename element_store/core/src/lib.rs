@@ -4,6 +4,7 @@
 
 pub mod codec;
 pub mod device;
+pub mod element;
 pub mod error;
 pub mod journal;
 pub mod meta;

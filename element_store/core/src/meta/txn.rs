@@ -133,6 +133,11 @@ impl<'a> Txn<'a> {
         self.bytes
     }
 
+    /// Keys written so far.
+    pub fn rows(&self) -> usize {
+        self.writes.len()
+    }
+
     /// In key order, each key once. Fails if the transaction took too long.
     pub fn into_mutations(self) -> Result<Vec<Mutation>> {
         self.check_time()?;

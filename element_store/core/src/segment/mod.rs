@@ -243,6 +243,16 @@ impl Segments {
         Ok(())
     }
 
+    /// Does a class append to it?
+    pub fn is_open(&self, id: u64) -> bool {
+        self.open.iter().any(|slot| lock(slot).as_ref().is_some_and(|segment| segment.layout.id == id))
+    }
+
+    /// Above every id given out.
+    pub fn next_id(&self) -> u64 {
+        lock(&self.space).next_id()
+    }
+
     /// Readers may go on reading the segment until `reclaim`. The caller has removed it from its metadata, or does so before reclaiming.
     pub fn release(&self, id: u64) -> Result<ReclaimToken> {
         self.seal(id)?;

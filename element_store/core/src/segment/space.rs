@@ -78,6 +78,10 @@ impl Space {
         self.code
     }
 
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
     /// A segment found in metadata.
     pub fn adopt(&mut self, layout: &SegmentLayout) -> Result<()> {
         layout.check()?;

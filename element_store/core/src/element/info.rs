@@ -1,0 +1,95 @@
+//! What callers of the store see: plain values made from rows.
+
+use super::rows::{Attributes, ElementRow, Etag};
+use std::collections::BTreeMap;
+
+/// Digests by name (`md5`, `sha256`, `sha1`, `crc32`, `crc32c`, `crc64nvme`), raw bytes, big-endian for CRCs.
+pub type Digests = BTreeMap<String, Vec<u8>>;
+
+/// One element as one committed state shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementInfo {
+    pub id: u64,
+    pub key: Vec<u8>,
+    pub row: ElementRow,
+    /// Of a multipart upload, in order. Empty in listings.
+    pub parts: Vec<PartInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartInfo {
+    pub size: u64,
+    /// The part's digest of the kind that the element keeps besides MD5.
+    pub digest: Option<Vec<u8>>,
+}
+
+impl ElementInfo {
+    /// Hex, unquoted.
+    pub fn etag(&self) -> String {
+        etag_text(self.id, &self.row)
+    }
+
+    /// Everything kept with the content, the MD5 that is the ETag included.
+    pub fn digests(&self) -> Digests {
+        let mut digests = self.row.digests.clone();
+        if let Etag::Md5(md5) = &self.row.etag {
+            digests.insert("md5".into(), md5.to_vec());
+        }
+        digests
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn etag_text(id: u64, row: &ElementRow) -> String {
+    match &row.etag {
+        Etag::Version => format!("{id:016x}{:016x}-0", row.content_version),
+        Etag::Md5(md5) => hex(md5),
+        Etag::Multipart(md5, parts) => format!("{}-{parts}", hex(md5)),
+    }
+}
+
+/// A view root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewInfo {
+    pub name: String,
+    pub id: u64,
+    pub created_ns: i64,
+    pub attributes: Attributes,
+}
+
+/// Checked inside the commit. ETags unquoted; `*` stands for any element.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub if_match: Vec<String>,
+    pub if_none_match: Vec<String>,
+}
+
+/// One page of a listing, in byte order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub elements: Vec<ElementInfo>,
+    pub prefixes: Vec<Vec<u8>>,
+    /// Last key or prefix of a page that is not the last.
+    pub next_after: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadInfo {
+    pub id: String,
+    pub key: Vec<u8>,
+    pub created_ns: i64,
+    pub attributes: Attributes,
+    pub extra: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadedPart {
+    pub number: u32,
+    pub size: u64,
+    pub etag: String,
+    pub modified_ns: i64,
+    pub digests: Digests,
+}

@@ -1,0 +1,162 @@
+//! Keys of the metadata store: one table letter, then big-endian fields, so that byte order is the order every scan needs.
+//!
+//! A directory's name ends in `/` in its entry: walking a tree in entry order is walking S3 keys in UTF-8 order, and `a` and `a/` coexist.
+
+use crate::codec::Writer;
+use crate::meta::prefix_end;
+
+/// The element that holds every view root.
+pub const ROOT: u64 = 1;
+
+pub type Key = Vec<u8>;
+
+pub const ELEMENT: u8 = b'E';
+pub const ENTRY: u8 = b'D';
+pub const MAPPING: u8 = b'M';
+pub const EXTENT: u8 = b'X';
+/// References to an extent beyond the first; absent means one.
+pub const EXTENT_SHARES: u8 = b'F';
+pub const CHUNK: u8 = b'C';
+/// References to a chunk beyond the first; absent means one.
+pub const CHUNK_SHARES: u8 = b'G';
+pub const PARTS: u8 = b'Q';
+pub const UPLOAD: u8 = b'U';
+pub const UPLOAD_PART: u8 = b'P';
+/// Elements that nothing names any more and whose extents a job gives back.
+pub const DETACHED: u8 = b'Z';
+/// Extents in the journal, by position: what holds its tail.
+pub const LANDED_JOURNAL: u8 = b'J';
+/// Extents landed raw in segments, waiting for the reducer.
+pub const LANDED_RAW: u8 = b'K';
+pub const SEGMENT: u8 = b'S';
+/// Live payload bytes of a segment (atomic add).
+pub const SEGMENT_LIVE: u8 = b'L';
+pub const RECORD: u8 = b'R';
+pub const COUNTER: u8 = b'N';
+
+fn with_u64(table: u8, id: u64) -> Key {
+    let mut key = Vec::with_capacity(9);
+    key.push(table);
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+pub fn element(id: u64) -> Key {
+    with_u64(ELEMENT, id)
+}
+
+pub fn extent(id: u64) -> Key {
+    with_u64(EXTENT, id)
+}
+
+pub fn extent_shares(id: u64) -> Key {
+    with_u64(EXTENT_SHARES, id)
+}
+
+pub fn chunk(id: u64) -> Key {
+    with_u64(CHUNK, id)
+}
+
+pub fn chunk_shares(id: u64) -> Key {
+    with_u64(CHUNK_SHARES, id)
+}
+
+pub fn detached(id: u64) -> Key {
+    with_u64(DETACHED, id)
+}
+
+pub fn landed_journal(position: u64) -> Key {
+    with_u64(LANDED_JOURNAL, position)
+}
+
+pub fn landed_raw(extent: u64) -> Key {
+    with_u64(LANDED_RAW, extent)
+}
+
+pub fn segment(id: u64) -> Key {
+    with_u64(SEGMENT, id)
+}
+
+pub fn segment_live(id: u64) -> Key {
+    with_u64(SEGMENT_LIVE, id)
+}
+
+/// `name`: a directory's ends in `/`.
+pub fn entry(parent: u64, name: &[u8]) -> Key {
+    let mut key = with_u64(ENTRY, parent);
+    key.extend_from_slice(name);
+    key
+}
+
+pub fn mapping(element: u64, offset: u64) -> Key {
+    let mut key = with_u64(MAPPING, element);
+    key.extend_from_slice(&offset.to_be_bytes());
+    key
+}
+
+pub fn parts(element: u64, first: u32) -> Key {
+    let mut key = with_u64(PARTS, element);
+    key.extend_from_slice(&first.to_be_bytes());
+    key
+}
+
+/// Uploads of a view sort by key, then by age. Keys hold no NUL.
+pub fn upload(view: u64, key_bytes: &[u8], upload: u64) -> Key {
+    let mut key = with_u64(UPLOAD, view);
+    key.extend_from_slice(key_bytes);
+    key.push(0);
+    key.extend_from_slice(&upload.to_be_bytes());
+    key
+}
+
+pub fn upload_part(upload: u64, number: u32) -> Key {
+    let mut key = with_u64(UPLOAD_PART, upload);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub fn record(kind: &str, name: &str) -> Key {
+    let mut key = Writer::new();
+    key.u8(RECORD).raw(kind.as_bytes()).u8(0).raw(name.as_bytes());
+    key.bytes
+}
+
+pub fn counter(name: &str) -> Key {
+    let mut key = vec![COUNTER];
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// All keys that begin with `table` and `id`.
+pub fn span(table: u8, id: u64) -> (Key, Key) {
+    let from = with_u64(table, id);
+    let to = prefix_end(&from);
+    (from, to)
+}
+
+/// The whole of a table.
+pub fn table(table: u8) -> (Key, Key) {
+    (vec![table], vec![table + 1])
+}
+
+/// The id in bytes 1..9 of a key made by this module.
+pub fn id_of(key: &[u8]) -> u64 {
+    key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// The offset in bytes 9..17 of a mapping's key.
+pub fn offset_of(key: &[u8]) -> u64 {
+    key.get(9..17).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_sort_like_object_keys() {
+        let names: [&[u8]; 5] = [b"a", b"a-b", b"a.b", b"a/", b"a0"];
+        let keys: Vec<Key> = names.iter().map(|name| entry(7, name)).collect();
+        assert!(keys.is_sorted());
+    }
+}

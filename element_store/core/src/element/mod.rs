@@ -1,0 +1,16 @@
+//! Elements: directories, files, extents, uploads, as pure functions over metadata rows.
+//!
+//! Nothing here does I/O on devices, starts a thread or looks at a clock: a `Transaction` carries what a change needs,
+//! `Rows` is what a look needs. The invariants of `invariants` hold after every transaction.
+
+pub mod content;
+pub mod info;
+pub mod keys;
+pub mod listing;
+pub mod namespace;
+pub mod path;
+pub mod rows;
+pub mod transaction;
+pub mod upload;
+
+pub use crate::meta::{Row, Rows};

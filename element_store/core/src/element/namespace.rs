@@ -1,0 +1,409 @@
+//! Changes of names: views, the directories that keys imply, elements appearing under a key and vanishing from it.
+//!
+//! Invariants: an entry names an element that has a row; a directory that a key implied vanishes with its last entry; an element that
+//! nothing names has no row, and its mappings are gone or marked detached.
+
+use super::content::{self, INLINE_MAPPINGS_MAX, Source};
+use super::info::{Condition, Digests, ElementInfo, PartInfo, ViewInfo, etag_text};
+use super::path::{self, Walk};
+use super::rows::{Attributes, ElementRow, EntryRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
+use super::transaction::Transaction;
+use super::{Rows, keys};
+use crate::error::{Error, Result};
+
+pub const VIEW_NAME_BYTES_MAX: usize = 255;
+
+/// What a new element is besides its bytes.
+#[derive(Debug)]
+pub struct Description {
+    pub attributes: Attributes,
+    pub etag: Etag,
+    pub composite: bool,
+    pub digests: Digests,
+    pub parts: Vec<(u32, PartRow)>,
+}
+
+impl Description {
+    /// Content written whole; `digests` must hold the MD5. Raises Invalid.
+    pub fn whole(attributes: Attributes, mut digests: Digests) -> Result<Self> {
+        let md5 = digests.remove("md5").and_then(|md5| md5.try_into().ok());
+        let md5 = md5.ok_or_else(|| Error::Invalid("content needs an md5 of 16 bytes".into()))?;
+        Ok(Self {
+            attributes,
+            etag: Etag::Md5(md5),
+            composite: false,
+            digests,
+            parts: Vec::new(),
+        })
+    }
+}
+
+/// Where a new element's bytes come from.
+#[derive(Debug)]
+pub enum Origin {
+    New(Source),
+    /// Shares bytes [start, stop) of an element that the caller has pinned; at most SHARED_RUNS_MAX runs.
+    Share {
+        element: u64,
+        start: u64,
+        stop: u64,
+    },
+    /// A hidden element that was assembled before: (id, size).
+    Hidden(u64, u64),
+}
+
+/// Runs that one transaction shares; longer content is assembled in a hidden element first.
+pub const SHARED_RUNS_MAX: usize = 2048;
+
+pub fn check_attributes(attributes: &Attributes) -> Result<()> {
+    let bytes: usize = attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > XATTR_BYTES_MAX {
+        return Err(Error::Limit(format!(
+            "attributes of {bytes} bytes are longer than {XATTR_BYTES_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+/// Raises Precondition, or NotFound("key") for an `if_match` of an absent key.
+pub fn check_condition(condition: Option<&Condition>, current: Option<&(u64, ElementRow)>) -> Result<()> {
+    let Some(condition) = condition else { return Ok(()) };
+    let etag = current.map(|(id, row)| etag_text(*id, row));
+    let names = |list: &[String]| {
+        etag.as_ref()
+            .is_some_and(|etag| list.iter().any(|wanted| wanted == "*" || wanted == etag))
+    };
+    if !condition.if_match.is_empty() && !names(&condition.if_match) {
+        return Err(if current.is_none() {
+            Error::NotFound("key".into())
+        } else {
+            Error::Precondition("if-match".into())
+        });
+    }
+    if names(&condition.if_none_match) {
+        return Err(Error::Precondition("if-none-match".into()));
+    }
+    Ok(())
+}
+
+fn blank(tx: &Transaction, kind: Kind, attributes: Attributes) -> ElementRow {
+    ElementRow {
+        born: 0,
+        kind,
+        implicit: false,
+        links: 1,
+        size: 0,
+        content_version: 1,
+        created_ns: tx.now_ns,
+        modified_ns: tx.now_ns,
+        changed_ns: tx.now_ns,
+        etag: Etag::Version,
+        composite: false,
+        digests: Digests::new(),
+        attributes,
+    }
+}
+
+/// A pool without a root gets one.
+pub fn create_root(tx: &mut Transaction) -> Result<()> {
+    if tx.get(&keys::element(keys::ROOT))?.is_none() {
+        let row = blank(
+            tx,
+            Kind::Directory,
+            Attributes {
+                mode: 0o755,
+                ..Attributes::default()
+            },
+        );
+        tx.put_element(keys::ROOT, row)?;
+    }
+    Ok(())
+}
+
+fn view_info(name: &str, id: u64, row: ElementRow) -> ViewInfo {
+    ViewInfo {
+        name: name.into(),
+        id,
+        created_ns: row.created_ns,
+        attributes: row.attributes,
+    }
+}
+
+/// Raises Conflict if it exists.
+pub fn create_view(tx: &mut Transaction, name: &str, attributes: Attributes) -> Result<ViewInfo> {
+    check_attributes(&attributes)?;
+    if name.is_empty() || name.len() > VIEW_NAME_BYTES_MAX || name.contains(['/', '\0']) {
+        return Err(Error::Invalid(format!(
+            "a view's name has 1 to {VIEW_NAME_BYTES_MAX} bytes without / and NUL"
+        )));
+    }
+    let entry = path::view_name(name);
+    if path::entry(tx, keys::ROOT, &entry)?.is_some() {
+        return Err(Error::Conflict("view".into()));
+    }
+    let (id, row) = (tx.new_id(), blank(tx, Kind::Directory, attributes));
+    tx.put_element(id, row.clone())?;
+    tx.put_entry(
+        keys::ROOT,
+        &entry,
+        EntryRow {
+            born: 0,
+            element: id,
+            kind: Kind::Directory,
+        },
+    )?;
+    Ok(view_info(name, id, row))
+}
+
+pub fn view(rows: &dyn Rows, name: &str) -> Result<ViewInfo> {
+    let id = path::view_id(rows, name)?;
+    Ok(view_info(name, id, path::element(rows, id)?))
+}
+
+pub fn views(rows: &dyn Rows) -> Result<Vec<ViewInfo>> {
+    let (from, to) = keys::span(keys::ENTRY, keys::ROOT);
+    let mut views = Vec::new();
+    for row in rows.range(&from, &to, false) {
+        let (key, _) = row?;
+        let name = String::from_utf8_lossy(&key[from.len()..key.len() - 1]).into_owned();
+        views.push(view(rows, &name)?);
+    }
+    // With its slash `a-b/` sorts before `a/`; names sort by themselves.
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(views)
+}
+
+pub fn set_view_attributes(tx: &mut Transaction, name: &str, attributes: Attributes) -> Result<ViewInfo> {
+    check_attributes(&attributes)?;
+    let id = path::view_id(tx, name)?;
+    let mut row = path::element(tx, id)?;
+    row.attributes = attributes;
+    row.changed_ns = tx.now_ns;
+    tx.put_element(id, row.clone())?;
+    Ok(view_info(name, id, row))
+}
+
+/// The view must hold no key and no upload. Raises NotFound, Conflict.
+pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
+    let id = path::view_id(tx, name)?;
+    let (from, to) = keys::span(keys::UPLOAD, id);
+    if !path::is_empty(tx, id, b"")? || tx.range(&from, &to, false).next().is_some() {
+        return Err(Error::Conflict("view".into()));
+    }
+    tx.delete(&keys::entry(keys::ROOT, &path::view_name(name)))?;
+    tx.delete(&keys::element(id))
+}
+
+/// The directory for the key's last component, made with all above it where absent.
+fn make_directories(tx: &mut Transaction, walk: &Walk) -> Result<u64> {
+    let mut at = walk.parent();
+    for name in &walk.absent {
+        let id = tx.new_id();
+        let row = ElementRow {
+            implicit: true,
+            ..blank(
+                tx,
+                Kind::Directory,
+                Attributes {
+                    mode: 0o755,
+                    ..Attributes::default()
+                },
+            )
+        };
+        tx.put_element(id, row)?;
+        tx.put_entry(
+            at,
+            name,
+            EntryRow {
+                born: 0,
+                element: id,
+                kind: Kind::Directory,
+            },
+        )?;
+        at = id;
+    }
+    Ok(at)
+}
+
+/// Takes away directories that only keys implied, from the deepest up, once `name` was the last in it.
+fn prune(tx: &mut Transaction, walk: &Walk) -> Result<()> {
+    let mut near = walk.name;
+    for pair in walk.trail.windows(2).rev() {
+        let [(above, _), (directory, name)] = *pair else { break };
+        if !path::element(tx, directory)?.implicit || !path::is_empty(tx, directory, near)? {
+            break;
+        }
+        tx.delete(&keys::entry(above, name))?;
+        tx.delete(&keys::element(directory))?;
+        near = name;
+    }
+    Ok(())
+}
+
+fn current(tx: &Transaction, walk: &Walk) -> Result<Option<(u64, ElementRow)>> {
+    let found = walk.entry.filter(|entry| entry.kind == Kind::File);
+    found
+        .map(|entry| Ok((entry.element, path::element(tx, entry.element)?)))
+        .transpose()
+}
+
+pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
+    match origin {
+        Origin::New(source) => content::attach(tx, id, source),
+        Origin::Hidden(_, size) => tx.delete(&keys::detached(id)).map(|()| size),
+        Origin::Share { element, start, stop } => {
+            if content::share(tx, element, start, stop, id, 0, SHARED_RUNS_MAX)? < stop {
+                return Err(Error::Limit("content has too many runs to share in one transaction".into()));
+            }
+            Ok(stop - start)
+        }
+    }
+}
+
+/// Gives new content a key; what the key named before is given up. Raises NotFound("view"), Precondition, Invalid, Limit.
+pub fn publish(
+    tx: &mut Transaction,
+    view: &str,
+    key: &[u8],
+    origin: Origin,
+    description: Description,
+    condition: Option<&Condition>,
+) -> Result<ElementInfo> {
+    path::check_key(key)?;
+    check_attributes(&description.attributes)?;
+    let walk = path::walk(tx, path::view_id(tx, view)?, key)?;
+    let old = current(tx, &walk)?;
+    check_condition(condition, old.as_ref())?;
+    let parent = make_directories(tx, &walk)?;
+    let id = if let Origin::Hidden(id, _) = origin { id } else { tx.new_id() };
+    let mut row = blank(tx, Kind::File, description.attributes);
+    row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
+    (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
+    row.size = fill(tx, id, origin)?;
+    for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
+        tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;
+    }
+    tx.put_entry(
+        parent,
+        walk.name,
+        EntryRow {
+            born: 0,
+            element: id,
+            kind: Kind::File,
+        },
+    )?;
+    tx.put_element(id, row.clone())?;
+    if let Some((old_id, old_row)) = old {
+        detach(tx, old_id, &old_row)?;
+    }
+    let parts = part_infos(&row, description.parts.iter().map(|(_, part)| part));
+    Ok(ElementInfo {
+        id,
+        key: key.to_vec(),
+        row,
+        parts,
+    })
+}
+
+fn part_infos<'p>(row: &ElementRow, parts: impl Iterator<Item = &'p PartRow>) -> Vec<PartInfo> {
+    let kind = row.digests.keys().find(|name| *name != "md5");
+    parts
+        .map(|part| PartInfo {
+            size: part.size,
+            digest: kind.and_then(|kind| part.digests.get(kind).cloned()),
+        })
+        .collect()
+}
+
+/// With its parts. Raises NotFound.
+pub fn lookup(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<ElementInfo> {
+    let (id, row) = path::lookup(rows, view, key)?;
+    let mut parts = Vec::new();
+    if matches!(row.etag, Etag::Multipart(..)) {
+        let (from, to) = keys::span(keys::PARTS, id);
+        for found in rows.range(&from, &to, false) {
+            parts.extend(PartRow::decode_many(&found?.1)?);
+        }
+    }
+    let parts = part_infos(&row, parts.iter().map(|(_, part)| part));
+    Ok(ElementInfo {
+        id,
+        key: key.to_vec(),
+        row,
+        parts,
+    })
+}
+
+/// False if there was nothing.
+pub fn delete(tx: &mut Transaction, view: &str, key: &[u8], condition: Option<&Condition>) -> Result<bool> {
+    let walk = path::walk(tx, path::view_id(tx, view)?, key)?;
+    let old = current(tx, &walk)?;
+    check_condition(condition, old.as_ref())?;
+    let Some((id, row)) = old else { return Ok(false) };
+    tx.delete(&keys::entry(walk.parent(), walk.name))?;
+    prune(tx, &walk)?;
+    detach(tx, id, &row)?;
+    Ok(true)
+}
+
+pub fn set_attributes(
+    tx: &mut Transaction,
+    view: &str,
+    key: &[u8],
+    attributes: Attributes,
+    condition: Option<&Condition>,
+) -> Result<ElementInfo> {
+    check_attributes(&attributes)?;
+    let mut found = lookup(tx, view, key)?;
+    let current = (found.id, found.row);
+    check_condition(condition, Some(&current))?;
+    let (id, mut row) = current;
+    row.attributes = attributes;
+    row.changed_ns = tx.now_ns;
+    tx.put_element(id, row.clone())?;
+    found.row = row;
+    Ok(found)
+}
+
+/// An element lost its name: its row goes now, its content too if that is little and nobody reads it, else later (`bury`).
+fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
+    if matches!(row.etag, Etag::Multipart(..)) {
+        let (from, to) = keys::span(keys::PARTS, id);
+        tx.delete_range(&from, &to)?;
+    }
+    tx.delete(&keys::element(id))?;
+    if row.size == 0 { Ok(()) } else { give_up(tx, id) }
+}
+
+/// Gives back the mappings of an element that has no row (any more), at once or by the freeing job.
+pub fn give_up(tx: &mut Transaction, id: u64) -> Result<()> {
+    let few = content::runs(tx, id, 0, u64::MAX, INLINE_MAPPINGS_MAX + 1)?.len() <= INLINE_MAPPINGS_MAX;
+    if few && tx.claim(id) {
+        return content::free(tx, id, INLINE_MAPPINGS_MAX).map(|_| ());
+    }
+    tx.put(keys::detached(id), Vec::new())
+}
+
+/// A place to assemble content in; given back after a crash.
+pub fn create_hidden(tx: &mut Transaction) -> Result<u64> {
+    let id = tx.new_id();
+    tx.put(keys::detached(id), Vec::new())?;
+    Ok(id)
+}
+
+/// One step of the freeing job: elements detached after `after` that nobody reads, at most `limit` mappings. Returns where to go on, None at the end.
+pub fn bury(tx: &mut Transaction, after: u64, limit: usize) -> Result<Option<u64>> {
+    let (_, to) = keys::table(keys::DETACHED);
+    let Some((key, _)) = tx.get_range(&keys::detached(after + 1), &to, 1, false)?.pop() else {
+        return Ok(None);
+    };
+    let id = keys::id_of(&key);
+    if !tx.claim(id) {
+        return Ok(Some(id));
+    }
+    if content::free(tx, id, limit)? {
+        tx.delete(&key)?;
+        return Ok(Some(id));
+    }
+    Ok(Some(id - 1))
+}

@@ -1,0 +1,514 @@
+//! Values of the metadata store. Every field is documented where it is defined; `docs/FORMAT.md` §5 draws the bytes.
+//!
+//! Each row begins with its layout version (1) and the epoch in which it was born, so that snapshots can keep what they saw.
+
+use crate::codec::{Reader, Writer};
+use crate::error::{Error, Result};
+use crate::segment::Location;
+use std::collections::BTreeMap;
+
+const LAYOUT: u8 = 1;
+
+/// Names and values of all xattrs of one element together, bytes.
+pub const XATTR_BYTES_MAX: usize = 32 * 1024;
+/// Bytes covered by one checksum of a raw extent: what a ranged read fetches at least.
+pub const CHECKSUM_BLOCK: usize = 64 * 1024;
+/// Bytes of the largest extent.
+pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
+/// Parts described by one row.
+pub const PARTS_PER_ROW: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File,
+}
+
+/// How the ETag of an element comes about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Etag {
+    /// From element id and content version: content that no S3 request wrote.
+    Version,
+    Md5([u8; 16]),
+    /// MD5 of the parts' MD5s, and their number.
+    Multipart([u8; 16], u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attributes {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementRow {
+    /// Epoch of birth of this row.
+    pub born: u64,
+    pub kind: Kind,
+    /// A directory made on the way to a key: it vanishes with its last entry.
+    pub implicit: bool,
+    pub links: u32,
+    pub size: u64,
+    /// Rises with every change of content.
+    pub content_version: u64,
+    pub created_ns: i64,
+    pub modified_ns: i64,
+    pub changed_ns: i64,
+    pub etag: Etag,
+    /// `digests` are of the parts' digests, not of the content.
+    pub composite: bool,
+    pub digests: BTreeMap<String, Vec<u8>>,
+    pub attributes: Attributes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryRow {
+    pub born: u64,
+    pub element: u64,
+    pub kind: Kind,
+}
+
+/// `length` bytes of the element at the key's offset are bytes [skip, skip + length) of the extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappingRow {
+    pub born: u64,
+    pub extent: u64,
+    pub skip: u32,
+    pub length: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// In the journal at an absolute position.
+    Journal { position: u64, checksum: u64 },
+    /// Raw in a segment: `checksum` of the whole, `blocks` of each CHECKSUM_BLOCK.
+    Raw {
+        location: Location,
+        checksum: u64,
+        blocks: Vec<u64>,
+    },
+    /// Cut and reduced: chunk ids and plain lengths, in order.
+    Chunks(Vec<(u64, u32)>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtentRow {
+    pub length: u32,
+    pub placement: Placement,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Raw,
+    Zstd,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkRow {
+    /// Keyed BLAKE3 of the plain bytes.
+    pub fingerprint: [u8; 32],
+    pub length: u32,
+    pub encoding: Encoding,
+    /// Reference chunks of a delta (none yet, at most two).
+    pub bases: Vec<u64>,
+    pub location: Location,
+    /// Of the stored bytes.
+    pub checksum: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartRow {
+    /// The hidden element that holds the part's bytes; 0 once the upload is complete.
+    pub element: u64,
+    pub size: u64,
+    pub md5: [u8; 16],
+    pub modified_ns: i64,
+    pub digests: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadRow {
+    pub created_ns: i64,
+    pub attributes: Attributes,
+    pub extra: BTreeMap<String, Vec<u8>>,
+}
+
+fn begin(born: u64) -> Writer {
+    let mut writer = Writer::new();
+    writer.u8(LAYOUT).varint(born);
+    writer
+}
+
+fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>)> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        LAYOUT => Ok((reader.varint()?, reader)),
+        other => Err(Error::Damaged(format!("metadata row of unknown layout {other}"))),
+    }
+}
+
+fn narrow(value: u64) -> Result<u32> {
+    u32::try_from(value).map_err(|_| Error::Damaged("metadata row holds a number out of range".into()))
+}
+
+fn put_map(writer: &mut Writer, map: &BTreeMap<String, Vec<u8>>) {
+    writer.varint(map.len() as u64);
+    for (name, value) in map {
+        writer.blob(name.as_bytes()).blob(value);
+    }
+}
+
+fn get_map(reader: &mut Reader) -> Result<BTreeMap<String, Vec<u8>>> {
+    let count = reader.varint()?;
+    let mut map = BTreeMap::new();
+    for _ in 0..count {
+        let name = String::from_utf8(reader.blob()?.to_vec()).map_err(|_| Error::Damaged("metadata row holds a broken name".into()))?;
+        map.insert(name, reader.blob()?.to_vec());
+    }
+    Ok(map)
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Kind::Directory => 0,
+            Kind::File => 1,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self> {
+        match code {
+            0 => Ok(Kind::Directory),
+            1 => Ok(Kind::File),
+            other => Err(Error::Damaged(format!("element of unknown kind {other}"))),
+        }
+    }
+}
+
+impl Etag {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Etag::Version => writer.u8(0),
+            Etag::Md5(md5) => writer.u8(1).raw(md5),
+            Etag::Multipart(md5, parts) => writer.u8(2).raw(md5).varint(u64::from(*parts)),
+        };
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self> {
+        match reader.u8()? {
+            0 => Ok(Etag::Version),
+            1 => Ok(Etag::Md5(reader.array()?)),
+            2 => Ok(Etag::Multipart(reader.array()?, narrow(reader.varint()?)?)),
+            other => Err(Error::Damaged(format!("etag of unknown kind {other}"))),
+        }
+    }
+}
+
+impl Attributes {
+    /// Refuses what does not fit a row.
+    pub fn check(&self) -> Result<()> {
+        let bytes: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > XATTR_BYTES_MAX {
+            return Err(Error::Limit(format!(
+                "extended attributes take {bytes} bytes, {XATTR_BYTES_MAX} are allowed"
+            )));
+        }
+        Ok(())
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        writer
+            .varint(u64::from(self.mode))
+            .varint(u64::from(self.uid))
+            .varint(u64::from(self.gid));
+        put_map(writer, &self.xattrs);
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self> {
+        Ok(Self {
+            mode: narrow(reader.varint()?)?,
+            uid: narrow(reader.varint()?)?,
+            gid: narrow(reader.varint()?)?,
+            xattrs: get_map(reader)?,
+        })
+    }
+}
+
+impl ElementRow {
+    pub fn new(kind: Kind, now_ns: i64, attributes: Attributes) -> Self {
+        Self {
+            born: 0,
+            kind,
+            implicit: false,
+            links: 1,
+            size: 0,
+            content_version: 1,
+            created_ns: now_ns,
+            modified_ns: now_ns,
+            changed_ns: now_ns,
+            etag: Etag::Version,
+            composite: false,
+            digests: BTreeMap::new(),
+            attributes,
+        }
+    }
+
+    /// Hex, unquoted.
+    pub fn etag_text(&self, id: u64) -> String {
+        fn hex(md5: &[u8; 16]) -> String {
+            md5.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+        match &self.etag {
+            Etag::Version => format!("{id:016x}{:016x}-0", self.content_version),
+            Etag::Md5(md5) => hex(md5),
+            Etag::Multipart(md5, parts) => format!("{}-{parts}", hex(md5)),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(self.born);
+        writer
+            .u8(self.kind.code())
+            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1)
+            .varint(u64::from(self.links));
+        writer.varint(self.size).varint(self.content_version);
+        writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
+        self.etag.encode(&mut writer);
+        put_map(&mut writer, &self.digests);
+        self.attributes.encode(&mut writer);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (born, mut reader) = open(bytes)?;
+        let kind = Kind::from_code(reader.u8()?)?;
+        let flags = reader.u8()?;
+        Ok(Self {
+            born,
+            kind,
+            implicit: flags & 1 != 0,
+            composite: flags & 2 != 0,
+            links: narrow(reader.varint()?)?,
+            size: reader.varint()?,
+            content_version: reader.varint()?,
+            created_ns: reader.i64()?,
+            modified_ns: reader.i64()?,
+            changed_ns: reader.i64()?,
+            etag: Etag::decode(&mut reader)?,
+            digests: get_map(&mut reader)?,
+            attributes: Attributes::decode(&mut reader)?,
+        })
+    }
+}
+
+impl EntryRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(self.born);
+        writer.u8(self.kind.code()).varint(self.element);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (born, mut reader) = open(bytes)?;
+        let kind = Kind::from_code(reader.u8()?)?;
+        Ok(Self {
+            born,
+            kind,
+            element: reader.varint()?,
+        })
+    }
+}
+
+impl MappingRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(self.born);
+        writer
+            .varint(self.extent)
+            .varint(u64::from(self.skip))
+            .varint(u64::from(self.length));
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (born, mut reader) = open(bytes)?;
+        Ok(Self {
+            born,
+            extent: reader.varint()?,
+            skip: narrow(reader.varint()?)?,
+            length: narrow(reader.varint()?)?,
+        })
+    }
+}
+
+impl Placement {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Placement::Journal { position, checksum } => {
+                writer.u8(0).u64(*position).u64(*checksum);
+            }
+            Placement::Raw {
+                location,
+                checksum,
+                blocks,
+            } => {
+                writer.u8(1);
+                location.encode(writer);
+                writer.u64(*checksum).varint(blocks.len() as u64);
+                blocks.iter().for_each(|block| {
+                    writer.u64(*block);
+                });
+            }
+            Placement::Chunks(chunks) => {
+                writer.u8(2).varint(chunks.len() as u64);
+                chunks.iter().for_each(|(id, length)| {
+                    writer.varint(*id).varint(u64::from(*length));
+                });
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Self> {
+        match reader.u8()? {
+            0 => Ok(Placement::Journal {
+                position: reader.u64()?,
+                checksum: reader.u64()?,
+            }),
+            1 => {
+                let (location, checksum) = (Location::decode(reader)?, reader.u64()?);
+                let blocks = (0..reader.varint()?).map(|_| reader.u64()).collect::<Result<_>>()?;
+                Ok(Placement::Raw {
+                    location,
+                    checksum,
+                    blocks,
+                })
+            }
+            2 => (0..reader.varint()?)
+                .map(|_| Ok((reader.varint()?, narrow(reader.varint()?)?)))
+                .collect::<Result<_>>()
+                .map(Placement::Chunks),
+            other => Err(Error::Damaged(format!("extent of unknown placement {other}"))),
+        }
+    }
+}
+
+impl ExtentRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(0);
+        writer.varint(u64::from(self.length));
+        self.placement.encode(&mut writer);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (_, mut reader) = open(bytes)?;
+        Ok(Self {
+            length: narrow(reader.varint()?)?,
+            placement: Placement::decode(&mut reader)?,
+        })
+    }
+}
+
+impl ChunkRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(0);
+        writer
+            .raw(&self.fingerprint)
+            .varint(u64::from(self.length))
+            .u8(match self.encoding {
+                Encoding::Raw => 0,
+                Encoding::Zstd => 1,
+            });
+        writer.varint(self.bases.len() as u64);
+        self.bases.iter().for_each(|base| {
+            writer.varint(*base);
+        });
+        self.location.encode(&mut writer);
+        writer.u64(self.checksum);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (_, mut reader) = open(bytes)?;
+        let (fingerprint, length) = (reader.array()?, narrow(reader.varint()?)?);
+        let encoding = match reader.u8()? {
+            0 => Encoding::Raw,
+            1 => Encoding::Zstd,
+            other => return Err(Error::Damaged(format!("chunk of unknown encoding {other}"))),
+        };
+        let bases = (0..reader.varint()?).map(|_| reader.varint()).collect::<Result<_>>()?;
+        Ok(Self {
+            fingerprint,
+            length,
+            encoding,
+            bases,
+            location: Location::decode(&mut reader)?,
+            checksum: reader.u64()?,
+        })
+    }
+}
+
+impl PartRow {
+    fn encode_into(&self, writer: &mut Writer) {
+        writer.varint(self.element).varint(self.size).raw(&self.md5).i64(self.modified_ns);
+        put_map(writer, &self.digests);
+    }
+
+    fn decode_from(reader: &mut Reader) -> Result<Self> {
+        Ok(Self {
+            element: reader.varint()?,
+            size: reader.varint()?,
+            md5: reader.array()?,
+            modified_ns: reader.i64()?,
+            digests: get_map(reader)?,
+        })
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(0);
+        self.encode_into(&mut writer);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_from(&mut open(bytes)?.1)
+    }
+
+    /// Up to PARTS_PER_ROW parts of a finished object in one row: (number, part).
+    pub fn encode_many(parts: &[(u32, PartRow)]) -> Vec<u8> {
+        let mut writer = begin(0);
+        writer.varint(parts.len() as u64);
+        for (number, part) in parts {
+            writer.varint(u64::from(*number));
+            part.encode_into(&mut writer);
+        }
+        writer.bytes
+    }
+
+    pub fn decode_many(bytes: &[u8]) -> Result<Vec<(u32, PartRow)>> {
+        let (_, mut reader) = open(bytes)?;
+        (0..reader.varint()?)
+            .map(|_| Ok((narrow(reader.varint()?)?, Self::decode_from(&mut reader)?)))
+            .collect()
+    }
+}
+
+impl UploadRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(0);
+        writer.i64(self.created_ns);
+        self.attributes.encode(&mut writer);
+        put_map(&mut writer, &self.extra);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (_, mut reader) = open(bytes)?;
+        Ok(Self {
+            created_ns: reader.i64()?,
+            attributes: Attributes::decode(&mut reader)?,
+            extra: get_map(&mut reader)?,
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
+
+use super::Rows;
+use super::keys;
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow};
+use crate::error::{Error, Result};
+use crate::meta::{RangeIter, Txn};
+use crate::segment::Location;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Hands out ids that never return: a lease of them is written ahead, so a crash skips ids but never repeats one.
+#[derive(Debug)]
+pub struct Ids {
+    next: AtomicU64,
+    leased: AtomicU64,
+}
+
+/// The counter row of the lease.
+pub const IDS: &str = "ids";
+/// Ids leased ahead by one counter row.
+pub const IDS_LEASED: u64 = 1 << 16;
+
+impl Ids {
+    /// `leased`: the counter row's value, or the first free id of a new pool.
+    pub fn new(leased: u64) -> Self {
+        Self {
+            next: AtomicU64::new(leased),
+            leased: AtomicU64::new(leased),
+        }
+    }
+
+    /// Used at once only inside a transaction, which renews the lease in the same record; elsewhere see `take_leased`.
+    pub fn take(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// `None` while the lease in force is used up: commit a renewal, then ask again.
+    pub fn take_leased(&self) -> Option<u64> {
+        let leased = self.leased.load(Ordering::Acquire);
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < leased).then_some(next + 1))
+            .ok()
+    }
+
+    /// The value to write if the lease runs low.
+    pub fn renewal(&self) -> Option<u64> {
+        let next = self.next.load(Ordering::Relaxed);
+        (next + IDS_LEASED / 2 > self.leased.load(Ordering::Relaxed)).then_some(next + IDS_LEASED)
+    }
+
+    /// The renewal is durable.
+    pub fn renewed(&self, leased: u64) {
+        self.leased.fetch_max(leased, Ordering::Release);
+    }
+}
+
+/// Which elements readers hold, and which ones a commit on its way gives up.
+#[derive(Debug, Default)]
+pub struct Pins {
+    inner: Mutex<PinTable>,
+}
+
+#[derive(Debug, Default)]
+struct PinTable {
+    pinned: HashMap<u64, usize>,
+    dying: HashSet<u64>,
+}
+
+impl Pins {
+    fn table(&self) -> MutexGuard<'_, PinTable> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if the element is being given up right now: look its key up again.
+    pub fn pin(&self, element: u64) -> bool {
+        let mut table = self.table();
+        if table.dying.contains(&element) {
+            return false;
+        }
+        *table.pinned.entry(element).or_default() += 1;
+        true
+    }
+
+    /// True if this was the last reader.
+    pub fn unpin(&self, element: u64) -> bool {
+        let mut table = self.table();
+        match table.pinned.get_mut(&element) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => table.pinned.remove(&element).is_some(),
+        }
+    }
+
+    pub fn is_pinned(&self, element: u64) -> bool {
+        self.table().pinned.contains_key(&element)
+    }
+
+    /// Claims an unpinned element for giving it up; no reader can pin it until `buried`.
+    fn claim(&self, element: u64) -> bool {
+        let mut table = self.table();
+        !table.pinned.contains_key(&element) && {
+            table.dying.insert(element);
+            true
+        }
+    }
+
+    fn buried(&self, elements: &[u64]) {
+        let mut table = self.table();
+        elements.iter().for_each(|element| {
+            table.dying.remove(element);
+        });
+    }
+}
+
+/// What all transactions of a store share.
+#[derive(Debug)]
+pub struct Shared {
+    pub ids: Ids,
+    pub pins: Pins,
+    pub epoch: AtomicU64,
+}
+
+/// Payload bytes of the open journal record and where they will lie.
+#[derive(Debug)]
+pub struct Landing {
+    /// Absolute position of the first payload byte.
+    pub base: u64,
+    pub bytes: Vec<u8>,
+    pub bytes_max: usize,
+}
+
+/// Every payload starts at a multiple of this.
+pub const PAYLOAD_ALIGN: usize = 8;
+
+impl Landing {
+    fn push(&mut self, payload: &[u8]) -> Result<u64> {
+        let start = self.bytes.len().next_multiple_of(PAYLOAD_ALIGN);
+        if start + payload.len() > self.bytes_max {
+            return Err(Error::Limit("the journal record is full".into()));
+        }
+        self.bytes.resize(start, 0);
+        self.bytes.extend_from_slice(payload);
+        Ok(self.base + start as u64)
+    }
+}
+
+pub struct Transaction<'a> {
+    rows: Txn<'a>,
+    shared: &'a Shared,
+    landing: &'a mut Landing,
+    landing_mark: usize,
+    pub now_ns: i64,
+    /// Elements given up in this transaction.
+    dying: Vec<u64>,
+    /// Change of live payload bytes, by segment.
+    live: HashMap<u64, i64>,
+}
+
+/// What the store must know of a transaction that went through.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub live: HashMap<u64, i64>,
+    dying: Vec<u64>,
+}
+
+impl Effects {
+    /// Call once readers see the transaction, or once it is known that it will never be seen.
+    pub fn settle(&self, shared: &Shared) {
+        if !self.dying.is_empty() {
+            shared.pins.buried(&self.dying);
+        }
+    }
+}
+
+impl<'a> Transaction<'a> {
+    pub fn new(rows: Txn<'a>, shared: &'a Shared, landing: &'a mut Landing, now_ns: i64) -> Self {
+        let landing_mark = landing.bytes.len();
+        Self {
+            rows,
+            shared,
+            landing,
+            landing_mark,
+            now_ns,
+            dying: Vec::new(),
+            live: HashMap::new(),
+        }
+    }
+
+    /// Adds the segments' live counters; hands back the rows to apply.
+    pub fn finish(mut self) -> Result<(Txn<'a>, Effects)> {
+        self.live.retain(|_, delta| *delta != 0);
+        for (segment, delta) in &self.live {
+            if let Err(error) = self.rows.add(&keys::segment_live(*segment), *delta) {
+                return Err(self.abort(error));
+            }
+        }
+        Ok((
+            self.rows,
+            Effects {
+                live: self.live,
+                dying: self.dying,
+            },
+        ))
+    }
+
+    /// Takes everything back.
+    pub fn abort(self, error: Error) -> Error {
+        self.landing.bytes.truncate(self.landing_mark);
+        self.shared.pins.buried(&self.dying);
+        error
+    }
+
+    pub fn new_id(&self) -> u64 {
+        self.shared.ids.take()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Lands payload bytes in the journal record of this transaction; returns their position.
+    pub fn land(&mut self, payload: &[u8]) -> Result<u64> {
+        self.landing.push(payload)
+    }
+
+    /// Payload bytes of the open record, those of the transactions before this one included.
+    pub fn landed_bytes(&self) -> usize {
+        self.landing.bytes.len()
+    }
+
+    /// May the element's extents be given back now? If so, no reader can pin it any more.
+    pub fn claim(&mut self, element: u64) -> bool {
+        let claimed = self.shared.pins.claim(element);
+        if claimed {
+            self.dying.push(element);
+        }
+        claimed
+    }
+
+    pub fn is_pinned(&self, element: u64) -> bool {
+        self.shared.pins.is_pinned(element)
+    }
+
+    pub fn occupy(&mut self, location: &Location) {
+        *self.live.entry(location.segment).or_default() += location.footprint() as i64;
+    }
+
+    pub fn vacate(&mut self, location: &Location) {
+        *self.live.entry(location.segment).or_default() -= location.footprint() as i64;
+    }
+
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        self.rows.put(&key, &value)
+    }
+
+    pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.rows.delete(key)
+    }
+
+    pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<usize> {
+        self.rows.delete_range(from, to)
+    }
+
+    pub fn add(&mut self, key: &[u8], delta: i64) -> Result<()> {
+        self.rows.add(key, delta)
+    }
+
+    /// The most that the rows written so far take in a journal record: a tag and two lengths each, and the counters that `finish` adds.
+    pub fn encoded_bytes_max(&self) -> usize {
+        const ROW_BYTES: usize = 7;
+        const COUNTER_ROW_BYTES: usize = 17 + ROW_BYTES;
+        self.rows.bytes() + ROW_BYTES * self.rows.rows() + COUNTER_ROW_BYTES * self.live.len() + 8
+    }
+
+    /// Writes the lease of ids ahead.
+    pub fn put_lease(&mut self, leased: u64) -> Result<()> {
+        self.put(keys::counter(IDS), leased.to_le_bytes().to_vec())
+    }
+
+    pub fn put_element(&mut self, id: u64, mut row: ElementRow) -> Result<()> {
+        row.born = self.epoch();
+        self.put(keys::element(id), row.encode())
+    }
+
+    pub fn put_entry(&mut self, parent: u64, name: &[u8], mut row: EntryRow) -> Result<()> {
+        row.born = self.epoch();
+        self.put(keys::entry(parent, name), row.encode())
+    }
+
+    pub fn put_mapping(&mut self, element: u64, offset: u64, mut row: MappingRow) -> Result<()> {
+        row.born = self.epoch();
+        self.put(keys::mapping(element, offset), row.encode())
+    }
+
+    pub fn put_extent(&mut self, id: u64, row: &ExtentRow) -> Result<()> {
+        self.put(keys::extent(id), row.encode())
+    }
+
+    pub fn put_chunk(&mut self, id: u64, row: &ChunkRow) -> Result<()> {
+        self.put(keys::chunk(id), row.encode())
+    }
+
+    /// The rows of a range, at most `limit`: a copy, so that the caller may write while it walks.
+    pub fn rows_in(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<super::Row>> {
+        self.get_range(from, to, limit, false)
+    }
+}
+
+impl Rows for Transaction<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.rows.get(key)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], reverse: bool) -> RangeIter<'_> {
+        self.rows.range(from, to, reverse)
+    }
+}
