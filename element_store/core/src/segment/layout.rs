@@ -4,6 +4,7 @@
 //! depends on the pool's geometry is checked when the segments are opened and on each read.
 
 use super::code::{Code, DATA_SHARDS_MAX};
+use super::row::{HEADER_BYTES, PAYLOAD_ALIGN};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
@@ -53,6 +54,11 @@ pub struct Location {
 impl Location {
     /// Stored size in bytes.
     pub const ENCODED_BYTES: usize = 17;
+
+    /// Bytes that the payload takes in its shard: header, payload, padding.
+    pub fn footprint(&self) -> u64 {
+        (HEADER_BYTES + (self.length as usize).next_multiple_of(PAYLOAD_ALIGN)) as u64
+    }
 
     pub fn encode(&self, writer: &mut Writer) {
         writer.u64(self.segment).u8(self.shard).u32(self.offset).u32(self.length);

@@ -11,7 +11,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 pub const HEADER_BYTES: usize = 48;
 /// One largest payload with its header, rounded up.
 pub const ROW_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64 + ROW_ALIGN;
-const PAYLOAD_ALIGN: usize = 8;
+pub const PAYLOAD_ALIGN: usize = 8;
 const MAGIC: &[u8; 4] = b"TRFP";
 
 /// One thing to store. `owner` is the caller's: the id under which its metadata row is found when a segment is compacted.
