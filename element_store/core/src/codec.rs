@@ -75,10 +75,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn raw(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (head, tail) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or_else(|| Error::Damaged("structure ends early".into()))?;
+        let (head, tail) = self.bytes.split_at_checked(length).ok_or_else(|| Error::Damaged("structure ends early".into()))?;
         self.bytes = tail;
         Ok(head)
     }
@@ -132,10 +129,6 @@ impl<'a> Reader<'a> {
 
     /// Everything must have been consumed.
     pub fn finish(self) -> Result<()> {
-        if self.bytes.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Damaged("structure has trailing bytes".into()))
-        }
+        if self.bytes.is_empty() { Ok(()) } else { Err(Error::Damaged("structure has trailing bytes".into())) }
     }
 }
