@@ -10,3 +10,4 @@ pub mod journal;
 pub mod meta;
 pub mod pool;
 pub mod segment;
+pub mod store;
