@@ -145,25 +145,30 @@ pub fn attach(tx: &mut Transaction, element: u64, source: Source) -> Result<u64>
     match source {
         Source::Small(bytes) if bytes.is_empty() => Ok(0),
         Source::Small(bytes) => land(tx, element, 0, &bytes).map(|()| bytes.len() as u64),
-        Source::Staged(extents) => extents.into_iter().try_fold(0, |offset, (id, row)| {
-            if let Placement::Raw { location, .. } = &row.placement {
-                tx.occupy(location);
-                tx.put(keys::landed_raw(id), Vec::new())?;
-            }
-            tx.put_extent(id, &row)?;
-            map(
-                tx,
-                element,
-                Run {
-                    offset,
-                    extent: id,
-                    skip: 0,
-                    length: row.length,
-                },
-            )?;
-            Ok(offset + u64::from(row.length))
-        }),
+        Source::Staged(extents) => append(tx, element, 0, extents),
     }
+}
+
+/// Adds staged extents one after another from `offset` on; returns where they end.
+pub fn append(tx: &mut Transaction, element: u64, offset: u64, extents: Vec<(u64, ExtentRow)>) -> Result<u64> {
+    extents.into_iter().try_fold(offset, |offset, (id, row)| {
+        if let Placement::Raw { location, .. } = &row.placement {
+            tx.occupy(location);
+            tx.put(keys::landed_raw(id), Vec::new())?;
+        }
+        tx.put_extent(id, &row)?;
+        map(
+            tx,
+            element,
+            Run {
+                offset,
+                extent: id,
+                skip: 0,
+                length: row.length,
+            },
+        )?;
+        Ok(offset + u64::from(row.length))
+    })
 }
 
 /// Makes bytes [start, stop) of `source` bytes [offset, ..) of `target` too. The target range must be free. Returns how far it came (a

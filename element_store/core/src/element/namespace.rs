@@ -385,10 +385,8 @@ pub fn give_up(tx: &mut Transaction, id: u64) -> Result<()> {
 }
 
 /// A place to assemble content in; given back after a crash.
-pub fn create_hidden(tx: &mut Transaction) -> Result<u64> {
-    let id = tx.new_id();
-    tx.put(keys::detached(id), Vec::new())?;
-    Ok(id)
+pub fn mark_hidden(tx: &mut Transaction, id: u64) -> Result<()> {
+    tx.put(keys::detached(id), Vec::new())
 }
 
 /// One step of the freeing job: elements detached after `after` that nobody reads, at most `limit` mappings. Returns where to go on, None at the end.

@@ -251,7 +251,8 @@ pub fn complete(
 }
 
 fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)]) -> Result<u64> {
-    let element = namespace::create_hidden(tx)?;
+    let element = tx.new_id();
+    namespace::mark_hidden(tx, element)?;
     let mut offset = 0;
     for (_, part) in pieces {
         if content::share(tx, part.element, 0, part.size, element, offset, namespace::SHARED_RUNS_MAX)? < part.size {
@@ -267,7 +268,11 @@ fn give_up_parts(tx: &mut Transaction, upload: u64) -> Result<()> {
     let few = parts.len() <= GIVEN_UP_AT_ONCE_MAX;
     for (number, part) in &parts {
         tx.delete(&keys::upload_part(upload, *number))?;
-        if few { namespace::give_up(tx, part.element)? } else { tx.put(keys::detached(part.element), Vec::new())? }
+        if few {
+            namespace::give_up(tx, part.element)?
+        } else {
+            tx.put(keys::detached(part.element), Vec::new())?
+        }
     }
     Ok(())
 }

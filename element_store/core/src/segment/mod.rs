@@ -245,7 +245,9 @@ impl Segments {
 
     /// Does a class append to it?
     pub fn is_open(&self, id: u64) -> bool {
-        self.open.iter().any(|slot| lock(slot).as_ref().is_some_and(|segment| segment.layout.id == id))
+        self.open
+            .iter()
+            .any(|slot| lock(slot).as_ref().is_some_and(|segment| segment.layout.id == id))
     }
 
     /// Above every id given out.

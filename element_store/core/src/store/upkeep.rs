@@ -1,0 +1,303 @@
+//! What goes on in the background: the metadata tree's compaction, checkpoints, freeing, the reducer's pace, the devices' health.
+//!
+//! Two threads: `upkeep` (must never wait for users' changes: they wait for it) and `reducer` (may be slow). Invariants: a segment is
+//! released only after the commit that drops its row, while nothing counts in it and nobody holds it; journal bytes are given back only after a
+//! root is durable that does not need them; both are reused only once no reader is left that could know them.
+
+use super::commit::Rank;
+use super::root::{self, Root};
+use super::tables::{SegmentSink, segments_of};
+use super::{Core, Reclaim};
+use crate::element::{Rows, keys, namespace};
+use crate::error::{Error, Result};
+use crate::journal::Start;
+use crate::meta::checkpoint::{Manifest, export};
+use crate::segment::{Class, SegmentLayout};
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const TICK: Duration = Duration::from_millis(200);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Changes are checkpointed at least so often.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Parts of the journal in use, of 100: from the first on the reducer empties it without regard to users, from the second on a checkpoint is made.
+const REDUCE_PERCENT: u64 = 25;
+const CHECKPOINT_PERCENT: u64 = 40;
+/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions in a tick.
+const IDLE_TRANSACTIONS: u64 = 8;
+/// Mappings given back in one transaction.
+const FREE_MAPPINGS: usize = 512;
+/// A table segment that is live to less than one part in this many is rewritten.
+const SPARSE_SHARE: u64 = 4;
+
+/// What the next checkpoint builds on.
+pub struct Checkpointed {
+    pub manifest: Manifest,
+    pub generation: u64,
+    pub start: Start,
+    pub keep_from: u64,
+    pub at: Instant,
+}
+
+#[derive(Default)]
+pub struct UpkeepCounters {
+    pub checkpoints: AtomicU64,
+    pub segments_freed: AtomicU64,
+    pub extents_moved: AtomicU64,
+    /// Failed steps; the last one is in `Core::trouble`.
+    pub failures: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn wake_upkeep(&self) {
+        self.wake.upkeep.notify();
+    }
+
+    pub(super) fn run_upkeep(&self) {
+        let mut probed = Instant::now();
+        let mut unfree = HashSet::new();
+        while !self.wake.is_stopped() {
+            self.wake.upkeep.wait(TICK);
+            if probed.elapsed() >= PROBE_INTERVAL {
+                self.pool.devices.probe();
+                probed = Instant::now();
+            }
+            let step = self.upkeep_step(&mut unfree);
+            self.note(step);
+        }
+    }
+
+    fn upkeep_step(&self, unfree: &mut HashSet<u64>) -> Result<()> {
+        self.pool.persist_failures()?;
+        while self.engine.maintain()? {}
+        self.bury()?;
+        self.free_segments(unfree)?;
+        if self.wants_checkpoint() {
+            self.checkpoint()?;
+        }
+        self.reclaim();
+        Ok(())
+    }
+
+    /// A failed step is tried again at the next tick; what failed is shown in the status.
+    fn note(&self, step: Result<()>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match step {
+            Ok(()) => *trouble = None,
+            Err(error) => {
+                self.upkeep_counters.failures.fetch_add(1, Ordering::Relaxed);
+                let lost = matches!(error, Error::Closed(_));
+                *trouble = Some(error.to_string());
+                if lost {
+                    self.committer.close(&error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Gives back what deleted elements held.
+    fn bury(&self) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let snapshot = self.committer.meta.snapshot();
+            let (_, to) = keys::table(keys::DETACHED);
+            if snapshot.range(&keys::detached(after + 1), &to, false).next().is_none() {
+                return Ok(());
+            }
+            drop(snapshot);
+            // A long row of deletions must not fill the journal from which only this thread can give back.
+            if self.wants_checkpoint() {
+                self.checkpoint()?;
+                self.reclaim();
+            }
+            match self
+                .committer
+                .run_own(Rank::Own, FREE_MAPPINGS * 256, move |tx| namespace::bury(tx, after, FREE_MAPPINGS))?
+            {
+                Some(next) => after = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Frees segments in which nothing lives any more. `unfree`: those that were still held when they were looked at.
+    fn free_segments(&self, unfree: &mut HashSet<u64>) -> Result<()> {
+        unfree.extend(self.committer.take_lessened());
+        unfree.extend(self.holds.take_dropped());
+        if unfree.is_empty() {
+            return Ok(());
+        }
+        let empty: Vec<u64> = {
+            let _none_appends = self.holds.appending.write().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = self.committer.meta.snapshot();
+            let mut empty = Vec::new();
+            for id in std::mem::take(unfree) {
+                let known = snapshot.get(&keys::segment(id))?.is_some();
+                if !known || snapshot.get(&keys::segment_live(id))?.is_some() {
+                    continue;
+                }
+                if self.holds.is_held(id) || self.segments.is_open(id) {
+                    unfree.insert(id);
+                } else {
+                    empty.push(id);
+                }
+            }
+            empty
+        };
+        for id in empty {
+            self.committer.run_own(Rank::Urgent, 64, move |tx| tx.delete(&keys::segment(id)))?;
+            self.guard.defer(Reclaim::Zones(self.segments.release(id)?));
+            self.upkeep_counters.segments_freed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn reclaim(&self) {
+        for item in self.guard.take_ready() {
+            match item {
+                Reclaim::Zones(token) => self.segments.reclaim(token),
+                Reclaim::Journal { start, tail } => self.committer.trim(start, tail),
+            }
+        }
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        let (used, capacity) = self.committer.journal_use();
+        let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.committer.start_after(u64::MAX).unwrap_or_default();
+        // What is landed there holds the journal's tail, whatever a checkpoint says.
+        let gain = newest.position.min(self.oldest_landed()).saturating_sub(last.keep_from);
+        let due = last.at.elapsed() >= CHECKPOINT_INTERVAL && newest.position > last.start.position;
+        let short = used * 100 >= capacity * CHECKPOINT_PERCENT;
+        due || (short && (gain * 8 >= capacity || (used * 2 >= capacity && gain > 0)))
+    }
+
+    /// The position of the oldest landed payload as readers see it; u64::MAX if there is none.
+    fn oldest_landed(&self) -> u64 {
+        let (from, to) = keys::table(keys::LANDED_JOURNAL);
+        let snapshot = self.committer.meta.snapshot();
+        let first = snapshot.range(&from, &to, false).next();
+        first.map_or(u64::MAX, |row| row.map_or(0, |(key, _)| keys::id_of(&key)))
+    }
+
+    /// Metadata tables to the devices, then a root that names them, then what only the root before needed is given back.
+    pub(super) fn checkpoint(&self) -> Result<()> {
+        let mut last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
+        let previous = self.without_sparse(&last.manifest)?;
+        let sink = SegmentSink {
+            segments: &self.segments,
+            wait_durable: |sequence| self.committer.wait_durable(sequence),
+        };
+        let manifest = export(&self.engine, &previous, &sink)?;
+        let start = self
+            .committer
+            .start_after(manifest.sequence)
+            .ok_or_else(|| Error::Damaged("no record is known before the checkpoint".into()))?;
+        let keep_from = self.oldest_landed().min(start.position);
+        let used = segments_of(&manifest)?;
+        let (tables, unused): (Vec<SegmentLayout>, Vec<SegmentLayout>) = self
+            .segments
+            .layouts()
+            .into_iter()
+            .filter(|layout| layout.class == Class::Table)
+            .partition(|layout| used.contains_key(&layout.id));
+        let root = Root {
+            pool: self.pool.uuid,
+            generation: last.generation + 1,
+            membership_epoch: self.pool.membership_epoch(),
+            start,
+            keep_from,
+            segment_id_next: self.segments.next_id(),
+            manifest: manifest.clone(),
+            tables,
+        };
+        root::write(&self.pool, &root)?;
+        *last = Checkpointed {
+            manifest,
+            generation: root.generation,
+            start,
+            keep_from,
+            at: Instant::now(),
+        };
+        drop(last);
+        for layout in unused.iter().filter(|layout| !self.segments.is_open(layout.id)) {
+            self.guard.defer(Reclaim::Zones(self.segments.release(layout.id)?));
+        }
+        self.guard.defer(Reclaim::Journal { start, tail: keep_from });
+        self.upkeep_counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Is the segment named by the newest root?
+    pub(super) fn is_table_in_use(&self, segment: u64) -> bool {
+        let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
+        segments_of(&last.manifest).map_or(true, |live| live.contains_key(&segment))
+    }
+
+    pub(super) fn run_reducer(&self) {
+        let (mut mark, mut transactions, mut raw) = (0, 0, 0);
+        while !self.wake.is_stopped() {
+            self.wake.reducer.wait(TICK);
+            let done = self.committer.counters.transactions.load(Ordering::Relaxed);
+            let idle = done - transactions <= IDLE_TRANSACTIONS;
+            transactions = done;
+            let step = self.reduce_step(idle, mark, &mut raw);
+            match &step {
+                Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
+                Ok(true) => self.committer.set_pool_full(false),
+                _ => {}
+            }
+            self.note(step.map(|_| ()));
+            mark = self.committer.start_after(u64::MAX).unwrap_or_default().position;
+        }
+    }
+
+    /// `mark`: where the journal ended a tick ago. True if something was moved.
+    fn reduce_step(&self, idle: bool, mark: u64, raw: &mut u64) -> Result<bool> {
+        let (used, capacity) = self.committer.journal_use();
+        let before = if used * 100 >= capacity * REDUCE_PERCENT { u64::MAX } else { mark };
+        if before < u64::MAX && !idle {
+            return Ok(false);
+        }
+        let mut moved = 0;
+        while !self.wake.is_stopped() {
+            let step = self.reduce_journal(before)?;
+            moved += step;
+            self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
+            if step == 0 {
+                break;
+            }
+            self.wake_upkeep();
+        }
+        if idle {
+            *raw = self.reduce_raw(*raw)?.unwrap_or(0);
+        }
+        Ok(moved > 0)
+    }
+
+    /// The manifest without the tables in sparse segments: the next export writes those anew.
+    fn without_sparse(&self, manifest: &Manifest) -> Result<Manifest> {
+        let zone_bytes = self.pool.geometry.zone_bytes;
+        let mut kept = manifest.clone();
+        let sparse: HashSet<u64> = segments_of(manifest)?
+            .into_iter()
+            .filter(|(id, live)| live * SPARSE_SHARE < zone_bytes && !self.segments.is_open(*id))
+            .map(|(id, _)| id)
+            .collect();
+        if !sparse.is_empty() {
+            kept.tables.clear();
+            for table in &manifest.tables {
+                let alone = Manifest {
+                    tables: vec![table.clone()],
+                    ..Manifest::default()
+                };
+                if segments_of(&alone)?.keys().all(|segment| !sparse.contains(segment)) {
+                    kept.tables.push(table.clone());
+                }
+            }
+        }
+        Ok(kept)
+    }
+}
