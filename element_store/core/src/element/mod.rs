@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod info;
+pub mod invariants;
 pub mod keys;
 pub mod listing;
 pub mod namespace;

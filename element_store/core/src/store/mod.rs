@@ -13,6 +13,8 @@ mod open;
 mod read;
 mod reduce;
 pub mod root;
+#[cfg(test)]
+mod simulation;
 mod status;
 pub mod tables;
 mod upkeep;
@@ -117,12 +119,15 @@ impl Signal {
 pub(crate) struct Wake {
     upkeep: Signal,
     reducer: Signal,
+    /// The writer waited for room since the last checkpoint, and since the last pass of the reducer.
+    pressed: [AtomicBool; 2],
     stopped: AtomicBool,
 }
 
 impl Wake {
-    /// The journal is short of room.
+    /// A change waits for room.
     fn press(&self) {
+        self.pressed.iter().for_each(|pressed| pressed.store(true, Ordering::SeqCst));
         self.upkeep.notify();
         self.reducer.notify();
     }

@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    fn upkeep_step(&self, unfree: &mut HashSet<u64>) -> Result<()> {
+    pub(super) fn upkeep_step(&self, unfree: &mut HashSet<u64>) -> Result<()> {
         self.pool.persist_failures()?;
         while self.engine.maintain()? {}
         self.bury()?;
@@ -171,7 +171,7 @@ impl Core {
         let gain = newest.position.min(self.oldest_landed()).saturating_sub(last.keep_from);
         let due = last.at.elapsed() >= CHECKPOINT_INTERVAL && newest.position > last.start.position;
         let short = used * 100 >= capacity * CHECKPOINT_PERCENT;
-        due || (short && (gain * 8 >= capacity || (used * 2 >= capacity && gain > 0)))
+        due || (short && gain * 8 >= capacity) || (gain > 0 && self.wake.pressed[0].load(Ordering::SeqCst))
     }
 
     /// The position of the oldest landed payload as readers see it; u64::MAX if there is none.
@@ -214,6 +214,7 @@ impl Core {
             tables,
         };
         root::write(&self.pool, &root)?;
+        self.wake.pressed[0].store(false, Ordering::SeqCst);
         *last = Checkpointed {
             manifest,
             generation: root.generation,
@@ -257,7 +258,12 @@ impl Core {
     /// `mark`: where the journal ended a tick ago. True if something was moved.
     fn reduce_step(&self, idle: bool, mark: u64, raw: &mut u64) -> Result<bool> {
         let (used, capacity) = self.committer.journal_use();
-        let before = if used * 100 >= capacity * REDUCE_PERCENT { u64::MAX } else { mark };
+        let pressed = self.wake.pressed[1].swap(false, Ordering::SeqCst);
+        let before = if pressed || used * 100 >= capacity * REDUCE_PERCENT {
+            u64::MAX
+        } else {
+            mark
+        };
         if before < u64::MAX && !idle {
             return Ok(false);
         }

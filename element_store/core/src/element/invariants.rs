@@ -1,0 +1,201 @@
+//! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
+
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement};
+use super::{Rows, keys};
+use crate::error::Result;
+use crate::meta::decode_counter;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Findings that are listed; more are only counted.
+pub const FINDINGS_MAX: usize = 100;
+
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub sentences: Vec<String>,
+    pub count: usize,
+}
+
+impl Findings {
+    fn add(&mut self, sentence: String) {
+        self.count += 1;
+        if self.sentences.len() < FINDINGS_MAX {
+            self.sentences.push(sentence);
+        }
+    }
+}
+
+type Counts = HashMap<u64, i64>;
+
+fn scan(rows: &dyn Rows, table: u8, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    let (from, to) = keys::table(table);
+    for row in rows.range(&from, &to, false) {
+        let (key, value) = row?;
+        each(&key, &value)?;
+    }
+    Ok(())
+}
+
+fn counters(rows: &dyn Rows, table: u8) -> Result<Counts> {
+    let mut counts = Counts::new();
+    scan(rows, table, |key, value| {
+        counts.insert(keys::id_of(key), decode_counter(value)?);
+        Ok(())
+    })?;
+    Ok(counts)
+}
+
+/// All that is wrong with one state; empty when all is well.
+pub fn check(rows: &dyn Rows) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let elements = check_tree(rows, &mut findings)?;
+    let references = check_mappings(rows, &elements, &mut findings)?;
+    let (chunks, mut live) = check_extents(rows, &references, &mut findings)?;
+    check_chunks(rows, &chunks, &mut live, &mut findings)?;
+    let mut segments = HashSet::new();
+    scan(rows, keys::SEGMENT, |key, _| {
+        segments.insert(keys::id_of(key));
+        Ok(())
+    })?;
+    compare(&live, &counters(rows, keys::SEGMENT_LIVE)?, "live bytes of segment", &mut findings);
+    for segment in live.keys().filter(|segment| !segments.contains(segment)) {
+        findings.add(format!("segment {segment} is in use and has no row"));
+    }
+    Ok(findings)
+}
+
+fn compare(expected: &Counts, stored: &Counts, what: &str, findings: &mut Findings) {
+    let ids: HashSet<&u64> = expected.keys().chain(stored.keys()).collect();
+    for id in ids {
+        let (expected, stored) = (expected.get(id).copied().unwrap_or(0), stored.get(id).copied().unwrap_or(0));
+        if expected != stored {
+            findings.add(format!("{what} {id}: {stored} stored, {expected} counted"));
+        }
+    }
+}
+
+/// Files by id with their size; what has no name yet or any more has none.
+fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, Option<u64>>> {
+    let mut named: HashMap<u64, Kind> = HashMap::from([(keys::ROOT, Kind::Directory)]);
+    let mut parents = HashSet::new();
+    scan(rows, keys::ENTRY, |key, value| {
+        let entry = EntryRow::decode(value)?;
+        parents.insert(keys::id_of(key));
+        if named.insert(entry.element, entry.kind).is_some() {
+            findings.add(format!("element {} has two names", entry.element));
+        }
+        Ok(())
+    })?;
+    let (mut files, mut directories) = (BTreeMap::new(), HashSet::new());
+    scan(rows, keys::ELEMENT, |key, value| {
+        let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
+        if named.remove(&id) != Some(row.kind) {
+            findings.add(format!("element {id} has no name of its kind"));
+        }
+        match row.kind {
+            Kind::Directory => {
+                directories.insert(id);
+                if row.implicit && !parents.contains(&id) {
+                    findings.add(format!("implied directory {id} is empty"));
+                }
+            }
+            Kind::File => {
+                files.insert(id, Some(row.size));
+            }
+        }
+        Ok(())
+    })?;
+    named
+        .keys()
+        .for_each(|id| findings.add(format!("element {id} is named and has no row")));
+    parents
+        .iter()
+        .filter(|id| !directories.contains(id))
+        .for_each(|id| findings.add(format!("entries lie in {id}, which is no directory")));
+    scan(rows, keys::DETACHED, |key, _| {
+        files.entry(keys::id_of(key)).or_insert(None);
+        Ok(())
+    })?;
+    scan(rows, keys::UPLOAD_PART, |_, value| {
+        let part = PartRow::decode(value)?;
+        if files.insert(part.element, Some(part.size)).is_some() {
+            findings.add(format!("part {} has another use", part.element));
+        }
+        Ok(())
+    })?;
+    Ok(files)
+}
+
+/// References to each extent.
+fn check_mappings(rows: &dyn Rows, files: &BTreeMap<u64, Option<u64>>, findings: &mut Findings) -> Result<Counts> {
+    let (mut references, mut last) = (Counts::new(), (0, 0));
+    scan(rows, keys::MAPPING, |key, value| {
+        let (element, offset, row) = (keys::id_of(key), keys::offset_of(key), MappingRow::decode(value)?);
+        let end = offset + u64::from(row.length);
+        match files.get(&element) {
+            None => findings.add(format!("mappings of {element}, which is nothing")),
+            Some(Some(size)) if end > *size => findings.add(format!("a mapping of {element} ends at {end}, past its size {size}")),
+            _ => {}
+        }
+        if last.0 == element && last.1 > offset {
+            findings.add(format!("mappings of {element} overlap at {offset}"));
+        }
+        last = (element, end);
+        *references.entry(row.extent).or_default() += 1;
+        Ok(())
+    })?;
+    Ok(references)
+}
+
+/// References to each chunk, and live bytes of each segment so far.
+fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) -> Result<(Counts, Counts)> {
+    let shares = counters(rows, keys::EXTENT_SHARES)?;
+    let (mut counted, mut chunks, mut live) = (Counts::new(), Counts::new(), Counts::new());
+    let mut landed: HashSet<Vec<u8>> = HashSet::new();
+    scan(rows, keys::EXTENT, |key, value| {
+        let (id, row) = (keys::id_of(key), ExtentRow::decode(value)?);
+        counted.insert(id, 1 + shares.get(&id).copied().unwrap_or(0));
+        match &row.placement {
+            Placement::Journal { position, .. } => {
+                landed.insert(keys::landed_journal(*position));
+            }
+            Placement::Raw { location, .. } => *live.entry(location.segment).or_default() += location.footprint() as i64,
+            Placement::Chunks(list) => {
+                list.iter().for_each(|(chunk, _)| *chunks.entry(*chunk).or_default() += 1);
+                if list.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != u64::from(row.length) {
+                    findings.add(format!("the chunks of extent {id} are not its length"));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    compare(references, &counted, "references to extent", findings);
+    scan(rows, keys::LANDED_JOURNAL, |key, _| {
+        if !landed.remove(key) {
+            findings.add(format!("nothing is landed at {}", keys::id_of(key)));
+        }
+        Ok(())
+    })?;
+    landed
+        .iter()
+        .for_each(|key| findings.add(format!("what is landed at {} is not listed", keys::id_of(key))));
+    scan(rows, keys::LANDED_RAW, |key, _| {
+        if !counted.contains_key(&keys::id_of(key)) {
+            findings.add(format!("landed extent {} does not exist", keys::id_of(key)));
+        }
+        Ok(())
+    })?;
+    Ok((chunks, live))
+}
+
+fn check_chunks(rows: &dyn Rows, references: &Counts, live: &mut Counts, findings: &mut Findings) -> Result<()> {
+    let shares = counters(rows, keys::CHUNK_SHARES)?;
+    let mut counted = Counts::new();
+    scan(rows, keys::CHUNK, |key, value| {
+        let (id, row) = (keys::id_of(key), ChunkRow::decode(value)?);
+        counted.insert(id, 1 + shares.get(&id).copied().unwrap_or(0));
+        *live.entry(row.location.segment).or_default() += row.location.footprint() as i64;
+        Ok(())
+    })?;
+    compare(references, &counted, "references to chunk", findings);
+    Ok(())
+}

@@ -1,0 +1,421 @@
+//! One seed, one world: random changes against a dictionary, with background work, power cuts, lost devices and reopening in between.
+//!
+//! The judge: whatever was acknowledged is there after every crash, byte for byte; a change that was under way is there or not, never half;
+//! and every count in the metadata is what a recount gives.
+
+use super::*;
+use crate::device::Device;
+use crate::device::memory::{MemoryDevice, PowerSwitch};
+use crate::device::random::{Seeded, from_seed};
+use crate::element::invariants;
+use crate::meta::lsm::LsmSettings;
+use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Pool};
+use std::collections::{BTreeMap, HashSet};
+
+const DEVICE_BYTES: u64 = 160 << 20;
+const KEYS: [&[u8]; 9] = [b"a", b"a/", b"a/b", b"a/b/c", b"a-b", b"b", b"b//x", b"dir/sub/file", b"z"];
+
+struct World {
+    devices: Vec<Arc<MemoryDevice>>,
+    power: Arc<PowerSwitch>,
+    state: tempfile::TempDir,
+    random: Seeded,
+    store: Arc<Store>,
+    /// What was acknowledged.
+    model: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The change under way at the power cut: key and what it would have.
+    pending: Option<(Vec<u8>, Option<Vec<u8>>)>,
+    opened: u64,
+    steps: Steps,
+}
+
+#[derive(Default)]
+struct Steps {
+    unfree: HashSet<u64>,
+    raw: u64,
+}
+
+fn options() -> OpenOptions {
+    let metadata = LsmSettings {
+        cache_bytes: 1 << 20,
+        memtable_bytes: 64 << 10,
+        table_bytes: 64 << 10,
+    };
+    OpenOptions {
+        metadata,
+        background: false,
+        allow_degraded: true,
+        ..OpenOptions::default()
+    }
+}
+
+fn start(devices: &[Arc<MemoryDevice>], state: &std::path::Path, seed: u64) -> Result<Arc<Store>> {
+    let given = devices.iter().map(|device| device.clone() as Arc<dyn Device>).collect();
+    let pool = Pool::open(
+        given,
+        PoolOptions {
+            allow_degraded: true,
+            random: from_seed(seed),
+        },
+    )?;
+    Store::start(pool, state, options())
+}
+
+fn md5_of(bytes: &[u8]) -> Digests {
+    digest::digests(&["md5".to_owned()], bytes).unwrap()
+}
+
+impl World {
+    fn new(seed: u64, count: usize, code: Code) -> Self {
+        let power = PowerSwitch::new();
+        let devices: Vec<_> = (0..count)
+            .map(|index| Arc::new(MemoryDevice::powered(format!("m{index}"), DEVICE_BYTES, power.clone())))
+            .collect();
+        let geometry = Geometry::fitted(DEVICE_BYTES, 512 << 10, 4 << 20, 2 << 20).unwrap();
+        let given = devices.iter().map(|device| device.clone() as Arc<dyn Device>).collect();
+        drop(
+            Pool::format(
+                given,
+                FormatOptions {
+                    code: Some(code),
+                    geometry: Some(geometry),
+                    random: from_seed(seed),
+                },
+            )
+            .unwrap(),
+        );
+        let state = tempfile::tempdir().unwrap();
+        let store = start(&devices, state.path(), seed).unwrap();
+        wait(|done| store.create_view("v", Attributes::default(), done)).unwrap();
+        let random = Seeded::new(seed);
+        Self {
+            devices,
+            power,
+            state,
+            random,
+            store,
+            model: BTreeMap::new(),
+            pending: None,
+            opened: 0,
+            steps: Steps::default(),
+        }
+    }
+
+    /// Half of it compresses.
+    fn content(&mut self) -> Vec<u8> {
+        let length = match self.random.below(8) {
+            0 => 0,
+            1..=4 => self.random.below(40_000),
+            5 | 6 => self.random.below(300_000),
+            _ => 1_500_000 + self.random.below(3_000_000),
+        } as usize;
+        let (fill, noisy) = (self.random.below(256) as u8, self.random.chance(2));
+        let mut bytes = vec![fill; length];
+        if noisy {
+            bytes
+                .chunks_mut(8)
+                .for_each(|piece| piece.copy_from_slice(&self.random.next_u64().to_le_bytes()[..piece.len()]));
+        }
+        bytes
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        KEYS[self.random.below(KEYS.len() as u64) as usize].to_vec()
+    }
+
+    fn put(&mut self, key: &[u8], bytes: &[u8]) -> Result<()> {
+        let store = self.store.clone();
+        let (attributes, digests) = (Attributes::default(), md5_of(bytes));
+        if bytes.len() <= SMALL_BYTES_MAX && self.random.chance(2) {
+            return wait(|done| store.put("v", key, bytes.to_vec(), attributes, digests, None, done)).map(|_| ());
+        }
+        let mut staging = store.stage();
+        bytes.chunks(100_000).try_for_each(|piece| staging.write(piece))?;
+        let staged = staging.finish()?;
+        wait(|done| store.publish("v", key, staged, attributes, digests, None, done)).map(|_| ())
+    }
+
+    fn multipart(&mut self, key: &[u8], parts: &[Vec<u8>]) -> Result<()> {
+        let store = self.store.clone();
+        let upload = wait(|done| store.create_upload("v", key, Attributes::default(), BTreeMap::new(), done))?;
+        let mut named = Vec::new();
+        for (index, bytes) in parts.iter().enumerate() {
+            let mut staging = store.stage();
+            staging.write(bytes)?;
+            let staged = staging.finish()?;
+            let part = wait(|done| store.put_part("v", key, &upload.id, index as u32 + 1, staged, md5_of(bytes), done))?;
+            named.push((part.number, part.etag));
+        }
+        let completion = Completion {
+            parts: named,
+            etag_digest: [7; 16],
+            digests: Digests::new(),
+            composite: true,
+            condition: None,
+        };
+        store.complete_upload("v", key, &upload.id, completion).map(|_| ())
+    }
+
+    /// What the background threads would do before a user has to wait.
+    fn make_room(&mut self) -> Result<()> {
+        let core = self.store.core.clone();
+        let (used, capacity) = core.committer.journal_use();
+        if used * 3 > capacity || core.engine.is_behind() {
+            while core.reduce_journal(u64::MAX)? > 0 {}
+            core.upkeep_step(&mut self.steps.unfree)?;
+        }
+        Ok(())
+    }
+
+    /// One change; `Closed` is what a power cut looks like.
+    fn change(&mut self) -> Result<()> {
+        self.make_room()?;
+        let key = self.key();
+        let (wanted, result) = match self.random.below(10) {
+            0..=4 => {
+                let bytes = self.content();
+                self.pending = Some((key.clone(), Some(bytes.clone())));
+                let result = self.put(&key, &bytes);
+                (Some(bytes), result)
+            }
+            5 => {
+                let parts: Vec<Vec<u8>> = (0..2 + self.random.below(3)).map(|_| self.content()).collect();
+                self.pending = Some((key.clone(), Some(parts.concat())));
+                let result = self.multipart(&key, &parts);
+                (Some(parts.concat()), result)
+            }
+            6 => {
+                let source = self.key();
+                let Some(bytes) = self.model.get(&source).cloned() else {
+                    return Ok(());
+                };
+                self.pending = Some((key.clone(), Some(bytes.clone())));
+                let result = self.store.open_content("v", &source).and_then(|content| {
+                    self.store
+                        .copy(&content, "v", &key, Attributes::default(), md5_of(&bytes), None)
+                        .map(|_| ())
+                });
+                (Some(bytes), result)
+            }
+            _ => {
+                self.pending = Some((key.clone(), None));
+                let store = self.store.clone();
+                let result = wait(|done| store.delete("v", &key, None, done));
+                if let Ok(there) = &result {
+                    assert_eq!(*there, self.model.contains_key(&key));
+                }
+                (None, result.map(|_| ()))
+            }
+        };
+        if result.is_ok() {
+            self.pending = None;
+            match wanted {
+                Some(bytes) => self.model.insert(key, bytes),
+                None => self.model.remove(&key),
+            };
+        }
+        result
+    }
+
+    fn background(&mut self) -> Result<()> {
+        let core = self.store.core.clone();
+        match self.random.below(4) {
+            0 => core.checkpoint()?,
+            1 => while core.reduce_journal(u64::MAX)? > 0 {},
+            2 => self.steps.raw = core.reduce_raw(self.steps.raw)?.unwrap_or(0),
+            _ => core.upkeep_step(&mut self.steps.unfree)?,
+        }
+        Ok(())
+    }
+
+    fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let content = match self.store.open_content("v", key) {
+            Err(Error::NotFound(what)) if what == "key" => return None,
+            content => content.unwrap_or_else(|error| panic!("{key:?}: {error}")),
+        };
+        let (size, mut bytes) = (content.element.row.size, Vec::new());
+        while (bytes.len() as u64) < size {
+            let start = bytes.len() as u64;
+            bytes.extend(
+                content
+                    .read(start, size.min(start + 700_001))
+                    .unwrap_or_else(|error| panic!("{key:?}: {error}")),
+            );
+        }
+        Some(bytes)
+    }
+
+    fn verify(&mut self) {
+        for key in KEYS {
+            let found = self.read(key);
+            if let Some((pending, wanted)) = &self.pending
+                && pending == key
+                && found == *wanted
+            {
+                match wanted {
+                    Some(bytes) => self.model.insert(key.to_vec(), bytes.clone()),
+                    None => self.model.remove(key),
+                };
+            }
+            assert!(
+                found.as_deref() == self.model.get(key).map(Vec::as_slice),
+                "{:?} is not what was acknowledged",
+                String::from_utf8_lossy(key)
+            );
+        }
+        self.pending = None;
+        let page = self
+            .store
+            .list(
+                "v",
+                &ListQuery {
+                    limit: 100,
+                    ..Default::default()
+                },
+            )
+            .unwrap();
+        assert_eq!(
+            page.elements.iter().map(|element| &element.key).collect::<Vec<_>>(),
+            self.model.keys().collect::<Vec<_>>()
+        );
+        let findings = invariants::check(&self.store.core.snapshot()).unwrap();
+        assert_eq!(findings.count, 0, "{:?}", findings.sentences);
+    }
+
+    fn reopen(&mut self) {
+        self.opened += 1;
+        self.steps = Steps::default();
+        self.store = start(&self.devices, self.state.path(), self.opened).unwrap();
+    }
+
+    /// The power goes after a few operations; what was not flushed survives in part.
+    fn crash(&mut self) {
+        self.power.cut_after(self.random.below(60));
+        while !self.power.is_cut() {
+            let step = if self.random.chance(3) { self.background() } else { self.change() };
+            if step.is_err() {
+                break;
+            }
+        }
+        self.power.cut_after(0);
+        let _closed = self.store.close();
+        let seed = self.random.next_u64();
+        for (index, device) in self.devices.iter().enumerate() {
+            device.crash(seed.wrapping_add(index as u64));
+        }
+        if self.random.chance(3) {
+            // The state directory is a cache.
+            std::fs::remove_dir_all(self.state.path()).unwrap();
+            std::fs::create_dir(self.state.path()).unwrap();
+        }
+        self.power.restore();
+        self.reopen();
+    }
+
+    fn live(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            for _ in 0..self.random.below(12) {
+                self.change().unwrap();
+                if self.random.chance(3) {
+                    self.background().unwrap();
+                }
+            }
+            match self.random.below(5) {
+                0 => {
+                    self.store.close().unwrap();
+                    self.reopen();
+                }
+                1 | 2 => self.crash(),
+                _ => {}
+            }
+            self.verify();
+        }
+    }
+}
+
+fn code(k: u8, m: u8) -> Code {
+    Code { k, m }
+}
+
+#[test]
+fn acknowledged_changes_survive_power_cuts() {
+    for seed in 0..6 {
+        World::new(seed, 4, code(2, 2)).live(8);
+    }
+}
+
+#[test]
+#[ignore = "minutes"]
+fn acknowledged_changes_survive_many_power_cuts() {
+    for seed in 100..160 {
+        World::new(seed, 3 + seed as usize % 4, code(2, 1)).live(25);
+    }
+}
+
+#[test]
+fn two_lost_devices_of_six_cost_nothing() {
+    for seed in 0..3 {
+        let mut world = World::new(seed, 6, code(4, 2));
+        world.live(3);
+        for _ in 0..2 {
+            let lost = world.random.below(6) as usize;
+            world.devices[lost].wipe();
+            world.devices[lost].lose();
+            world.live(3);
+        }
+    }
+}
+
+#[test]
+fn everything_deleted_gives_everything_back() {
+    let mut world = World::new(3, 4, code(2, 2));
+    world.live(3);
+    for key in KEYS {
+        wait(|done| world.store.delete("v", key, None, done)).unwrap();
+        world.model.remove(key);
+    }
+    let core = world.store.core.clone();
+    for _ in 0..3 {
+        while core.reduce_journal(u64::MAX).unwrap() > 0 {}
+        core.upkeep_step(&mut world.steps.unfree).unwrap();
+        core.checkpoint().unwrap();
+    }
+    world.verify();
+    world.store.close().unwrap();
+    world.reopen();
+    world.store.core.upkeep_step(&mut world.steps.unfree).unwrap();
+    world.verify();
+    let left: Vec<_> = world
+        .store
+        .core
+        .segments
+        .layouts()
+        .into_iter()
+        .filter(|layout| layout.class != crate::segment::Class::Table)
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_full_pool_says_so_and_recovers() {
+    let mut world = World::new(5, 3, code(2, 1));
+    let mut names = Vec::new();
+    let error = loop {
+        let key = format!("fill/{}", names.len()).into_bytes();
+        let noise: Vec<u8> = (0..(1 << 20) / 8).flat_map(|_| world.random.next_u64().to_le_bytes()).collect();
+        match world.put(&key, &noise) {
+            Ok(()) => names.push(key),
+            Err(error) => break error,
+        }
+        world.make_room().unwrap();
+    };
+    assert!(matches!(error, Error::OutOfSpace(_)), "{error}");
+    assert!(names.len() > 100, "{}", names.len());
+    for key in names {
+        world.make_room().unwrap();
+        wait(|done| world.store.delete("v", &key, None, done)).unwrap();
+    }
+    world.store.core.upkeep_step(&mut world.steps.unfree).unwrap();
+    world.verify();
+    world.live(2);
+}
