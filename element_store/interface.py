@@ -150,7 +150,9 @@ class ElementStore(Protocol):
         """Replaces an earlier part of that number."""
         ...
 
-    async def copy_part(self, view: str, key: bytes, upload_id: str, number: int, source: Content, start: int, stop: int, *, digests: Mapping[str, bytes]) -> Part:
+    async def copy_part(
+        self, view: str, key: bytes, upload_id: str, number: int, source: Content, start: int, stop: int, *, digests: Mapping[str, bytes]
+    ) -> Part:
         """A part that shares bytes [start, stop) of the source."""
         ...
 

@@ -1,0 +1,138 @@
+"""The compiled module (`element_store/binding`). Arguments are positional; what a call means is said in `element_store.interface`.
+
+Calls return a future of the event loop that opened the store, or raise at once what is wrong with their arguments. They raise Closed after
+`detach`, RuntimeError on another loop.
+"""
+
+from asyncio import Future
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+from element_store.interface import Buffer
+from element_store.types import Attributes, Condition, Element, Page, Part, PoolStatus, UploadInfo, View
+
+@final
+class Chunks:
+    """An iterator over pinned content. A piece that has been read already is in a future that is done."""
+
+    def __aiter__(self) -> Chunks: ...
+    def __anext__(self) -> Future[bytes]: ...
+
+@final
+class Content:
+    @property
+    def element(self) -> Element: ...
+    def chunks(self, start: int, stop: int, /) -> Chunks:
+        """Raises Invalid for bytes that the content does not have, and after `release`."""
+
+    def release(self) -> None:
+        """Unpins, now or when the last read under way is done. Idempotent."""
+
+@final
+class Staged:
+    @property
+    def size(self) -> int: ...
+    def write(self, data: Buffer, /) -> Future[None] | None:
+        """A future where too much waits: await it before the next write."""
+
+    def finish(self) -> Future[dict[str, bytes]]: ...
+    def discard(self) -> None: ...
+
+@final
+class Store:
+    @staticmethod
+    def open(devices: Sequence[str], state: Path, code: tuple[int, int] | None, format_block_devices: bool, /) -> Future[Store]:
+        """Attaches to the running event loop."""
+
+    def close(self) -> Future[None]:
+        """Closes the store and ends its threads. To be followed by `detach`."""
+
+    def detach(self) -> None:
+        """Settles the last futures and takes the completion queue from the event loop. Idempotent."""
+
+    def create_view(self, name: str, attributes: Attributes, /) -> Future[View]: ...
+    def set_view_attributes(self, name: str, attributes: Attributes, /) -> Future[View]: ...
+    def delete_view(self, name: str, /) -> Future[None]: ...
+    def view(self, name: str, /) -> Future[View]: ...
+    def views(self) -> Future[list[View]]: ...
+    def lookup(self, view: str, key: bytes, /) -> Future[Element]: ...
+    def put(
+        self,
+        view: str,
+        key: bytes,
+        data: Buffer,
+        attributes: Attributes,
+        digests: Collection[str],
+        expected: Mapping[str, bytes] | None,
+        condition: Condition | None,
+        /,
+    ) -> Future[Element]: ...
+    def stage(self, digests: Collection[str], /) -> Staged: ...
+    def publish(
+        self,
+        view: str,
+        key: bytes,
+        staged: Staged,
+        attributes: Attributes,
+        digests: Mapping[str, bytes],
+        condition: Condition | None,
+        /,
+    ) -> Future[Element]: ...
+    def open_content(self, view: str, key: bytes, /) -> Future[Content]: ...
+    def delete(self, view: str, key: bytes, condition: Condition | None, /) -> Future[bool]: ...
+    def delete_many(
+        self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None], /
+    ) -> Future[list[bool | Exception]]: ...
+    def copy(
+        self,
+        source: Content,
+        view: str,
+        key: bytes,
+        attributes: Attributes,
+        digests: Mapping[str, bytes],
+        condition: Condition | None,
+        /,
+    ) -> Future[Element]: ...
+    def digest(self, source: Content, start: int, stop: int, digests: Collection[str], /) -> Future[dict[str, bytes]]: ...
+    def set_attributes(self, view: str, key: bytes, attributes: Attributes, condition: Condition | None, /) -> Future[Element]: ...
+    def list(self, view: str, prefix: bytes, delimiter: bytes, start_after: bytes, limit: int, /) -> Future[Page]: ...
+    def create_upload(self, view: str, key: bytes, attributes: Attributes, extra: Mapping[str, bytes], /) -> Future[UploadInfo]: ...
+    def upload(self, view: str, key: bytes, upload_id: str, /) -> Future[UploadInfo]: ...
+    def put_part(
+        self, view: str, key: bytes, upload_id: str, number: int, staged: Staged, digests: Mapping[str, bytes], /
+    ) -> Future[Part]: ...
+    def copy_part(
+        self,
+        view: str,
+        key: bytes,
+        upload_id: str,
+        number: int,
+        source: Content,
+        start: int,
+        stop: int,
+        digests: Mapping[str, bytes],
+        /,
+    ) -> Future[Part]: ...
+    def list_parts(self, view: str, key: bytes, upload_id: str, after: int, limit: int, /) -> Future[Sequence[Part]]: ...
+    def list_uploads(self, view: str, prefix: bytes, after_key: bytes, after_id: str, limit: int, /) -> Future[Sequence[UploadInfo]]: ...
+    def complete_upload(
+        self,
+        view: str,
+        key: bytes,
+        upload_id: str,
+        parts: Sequence[tuple[int, str]],
+        etag_digest: bytes,
+        digests: Mapping[str, bytes],
+        composite: bool,
+        condition: Condition | None,
+        /,
+    ) -> Future[Element]: ...
+    def abort_upload(self, view: str, key: bytes, upload_id: str, /) -> Future[None]: ...
+    def get_record(self, kind: str, name: str, /) -> Future[bytes | None]: ...
+    def put_record(self, kind: str, name: str, value: bytes, must_be_new: bool, /) -> Future[None]: ...
+    def delete_record(self, kind: str, name: str, /) -> Future[bool]: ...
+    def list_records(self, kind: str, /) -> Future[Sequence[tuple[str, bytes]]]: ...
+    def status(self) -> Future[PoolStatus]: ...
+    def metrics(self) -> dict[str, float]: ...
+    def scrub(self) -> Future[dict[str, int]]: ...

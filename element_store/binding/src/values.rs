@@ -1,0 +1,261 @@
+//! The core's values to the dataclasses of `element_store.types`. Runs on the loop's thread: whatever is slow here slows every call.
+
+use crate::errors::Failure;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use std::collections::BTreeMap;
+use trefoil_core::element::info::{ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, ViewInfo};
+use trefoil_core::element::rows::{Attributes, Kind};
+use trefoil_core::error::Result;
+use trefoil_core::store::{DeviceStatus, Status};
+
+/// A value that a call ends with.
+pub trait ToPython: Send + 'static {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>>;
+}
+
+/// The classes, looked up once.
+struct Types {
+    element: Py<PyAny>,
+    attributes: Py<PyAny>,
+    view: Py<PyAny>,
+    page: Py<PyAny>,
+    upload: Py<PyAny>,
+    part: Py<PyAny>,
+    device: Py<PyAny>,
+    pool: Py<PyAny>,
+    directory: Py<PyAny>,
+    file: Py<PyAny>,
+}
+
+fn types(py: Python<'_>) -> PyResult<&Types> {
+    static TYPES: PyOnceLock<Types> = PyOnceLock::new();
+    TYPES.get_or_try_init(py, || {
+        let module = py.import("element_store.types")?;
+        let class = |name: &str| module.getattr(name).map(Bound::unbind);
+        let kind = module.getattr("Kind")?;
+        Ok(Types {
+            element: class("Element")?,
+            attributes: class("Attributes")?,
+            view: class("View")?,
+            page: class("Page")?,
+            upload: class("UploadInfo")?,
+            part: class("Part")?,
+            device: class("DeviceStatus")?,
+            pool: class("PoolStatus")?,
+            directory: kind.getattr("DIRECTORY")?.unbind(),
+            file: kind.getattr("FILE")?.unbind(),
+        })
+    })
+}
+
+/// Text to bytes, in the order of names.
+fn dict<'py>(py: Python<'py>, map: &BTreeMap<String, Vec<u8>>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in map {
+        dict.set_item(name, PyBytes::new(py, value))?;
+    }
+    Ok(dict)
+}
+
+pub fn digests(py: Python<'_>, digests: &BTreeMap<String, Vec<u8>>) -> PyResult<Py<PyAny>> {
+    Ok(dict(py, digests)?.into_any().unbind())
+}
+
+fn list<T: ToPython>(py: Python<'_>, values: Vec<T>) -> PyResult<Bound<'_, PyList>> {
+    let values = values.into_iter().map(|value| value.to_python(py)).collect::<PyResult<Vec<_>>>()?;
+    PyList::new(py, values)
+}
+
+impl ToPython for () {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(py.None())
+    }
+}
+
+impl ToPython for bool {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+}
+
+impl ToPython for Vec<u8> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(PyBytes::new(py, &self).into_any().unbind())
+    }
+}
+
+impl ToPython for Option<Vec<u8>> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.map_or_else(|| Ok(py.None()), |value| value.to_python(py))
+    }
+}
+
+impl ToPython for BTreeMap<String, Vec<u8>> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        digests(py, &self)
+    }
+}
+
+impl ToPython for BTreeMap<String, u64> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.into_pyobject(py)?.into_any().unbind())
+    }
+}
+
+/// One result per key: an exception object where it failed.
+impl ToPython for Vec<Result<bool>> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let one = |result: Result<bool>| match result {
+            Ok(deleted) => deleted.to_python(py),
+            Err(error) => Ok(PyErr::from(Failure::from(error)).into_value(py).into_any()),
+        };
+        let results = self.into_iter().map(one).collect::<PyResult<Vec<_>>>()?;
+        Ok(PyList::new(py, results)?.into_any().unbind())
+    }
+}
+
+impl ToPython for Vec<(String, Vec<u8>)> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let records = self.iter().map(|(name, value)| (name, PyBytes::new(py, value)));
+        Ok(PyList::new(py, records.collect::<Vec<_>>())?.into_any().unbind())
+    }
+}
+
+fn attributes(py: Python<'_>, types: &Types, attributes: &Attributes) -> PyResult<Py<PyAny>> {
+    types
+        .attributes
+        .call1(py, (attributes.uid, attributes.gid, attributes.mode, dict(py, &attributes.xattrs)?))
+}
+
+fn part_digests<'py>(py: Python<'py>, parts: &[PartInfo]) -> PyResult<Bound<'py, PyTuple>> {
+    if parts.iter().any(|part| part.digest.is_none()) {
+        return Ok(PyTuple::empty(py));
+    }
+    PyTuple::new(
+        py,
+        parts
+            .iter()
+            .flat_map(|part| &part.digest)
+            .map(|digest| PyBytes::new(py, digest))
+            .collect::<Vec<_>>(),
+    )
+}
+
+impl ToPython for ElementInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (types, row) = (types(py)?, &self.row);
+        let kind = match row.kind {
+            Kind::Directory => &types.directory,
+            Kind::File => &types.file,
+        };
+        let sizes = self.parts.iter().map(|part| part.size).collect::<Vec<_>>();
+        types.element.call1(
+            py,
+            (
+                self.id,
+                kind,
+                PyBytes::new(py, &self.key),
+                row.size,
+                self.etag(),
+                row.content_version,
+                row.modified_ns,
+                attributes(py, types, &row.attributes)?,
+                dict(py, &self.digests())?,
+                row.composite,
+                PyTuple::new(py, sizes)?,
+                part_digests(py, &self.parts)?,
+            ),
+        )
+    }
+}
+
+impl ToPython for ViewInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let types = types(py)?;
+        types
+            .view
+            .call1(py, (self.name, self.id, self.created_ns, attributes(py, types, &self.attributes)?))
+    }
+}
+
+impl ToPython for Vec<ViewInfo> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(list(py, self)?.into_any().unbind())
+    }
+}
+
+impl ToPython for Page {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let prefixes = self.prefixes.iter().map(|prefix| PyBytes::new(py, prefix)).collect::<Vec<_>>();
+        let next_after = self.next_after.to_python(py)?;
+        types(py)?
+            .page
+            .call1(py, (list(py, self.elements)?, PyList::new(py, prefixes)?, next_after))
+    }
+}
+
+impl ToPython for UploadInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let types = types(py)?;
+        let attributes = attributes(py, types, &self.attributes)?;
+        types.upload.call1(
+            py,
+            (
+                self.id,
+                PyBytes::new(py, &self.key),
+                self.created_ns,
+                attributes,
+                dict(py, &self.extra)?,
+            ),
+        )
+    }
+}
+
+impl ToPython for Vec<UploadInfo> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(list(py, self)?.into_any().unbind())
+    }
+}
+
+impl ToPython for UploadedPart {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        types(py)?
+            .part
+            .call1(py, (self.number, self.size, self.etag, self.modified_ns, dict(py, &self.digests)?))
+    }
+}
+
+impl ToPython for Vec<UploadedPart> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(list(py, self)?.into_any().unbind())
+    }
+}
+
+impl ToPython for DeviceStatus {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        types(py)?.device.call1(
+            py,
+            (self.index, self.name, self.state, self.bytes_total, self.bytes_used, self.reason),
+        )
+    }
+}
+
+impl ToPython for Status {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        types(py)?.pool.call1(
+            py,
+            (
+                self.uuid,
+                self.code,
+                self.protected,
+                self.membership_epoch,
+                list(py, self.devices)?,
+                self.bytes_total,
+                self.bytes_used,
+                PyList::new(py, self.advice)?,
+            ),
+        )
+    }
+}
