@@ -33,6 +33,7 @@ QUERY_PARAMETERS_MAX = 100
 class Request:
     """Header names are lower-case bytes. `key` is empty for bucket and service requests.
 
+    `unread`: the body was not asked for to its end; a client that expects `100 Continue` waits until it is, also for a body of no bytes.
     Set once the sender is known: `verified` and `user` (None for anonymous), `owner` (of the bucket), `is_guest` (neither owner nor root),
     `may_list` (a guest without it must not learn which keys exist).
     """
@@ -40,6 +41,7 @@ class Request:
     __slots__ = (
         "bucket",
         "content_length",
+        "expects_continue",
         "headers",
         "host_bucket",
         "is_guest",
@@ -75,7 +77,8 @@ class Request:
         self.may_list = True
         self.headers = _headers(scope["headers"])
         self.content_length = _content_length(self.headers)
-        self.unread = self.content_length is None or self.content_length > 0
+        self.expects_continue = b"expect" in self.headers
+        self.unread = self.expects_continue or self.content_length != 0
         self.query_items: list[tuple[str, str]] = []
         self.query: Mapping[str, str] = {}
         self.bucket = ""
