@@ -14,6 +14,7 @@ from botocore.config import Config
 
 from protocols.auth import Authenticator
 from protocols.s3 import S3Config, S3Gateway
+from protocols.s3.http import S3HttpProtocol
 from tests.model.store import ModelStore
 
 ALICE = ("ALICEALICEALICEALICE", "alice-secret-alice-secret-alice-secret-1")
@@ -69,7 +70,7 @@ def start(config: S3Config | None = None) -> Server:
     gateway = S3Gateway(store, auth, config or S3Config())
     listener = socket.create_server(("127.0.0.1", 0))
     settings = uvicorn.Config(
-        gateway, loop="uvloop", http="httptools", log_level="warning", lifespan="off", access_log=False, server_header=False
+        gateway, loop="uvloop", http=S3HttpProtocol, log_level="warning", lifespan="off", access_log=False, server_header=False
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
