@@ -142,16 +142,20 @@ class Request:
         return self.raw_path.decode("latin-1")
 
 
+def _too_long(message: str) -> S3Error:
+    return S3Error("MaxMessageLengthExceeded", message, headers=[(b"connection", b"close")])
+
+
 def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     if len(pairs) > HEADER_COUNT_MAX:
-        raise S3Error("MaxMessageLengthExceeded", "The request has too many headers.")
+        raise _too_long("The request has too many headers.")
     headers = dict(pairs)
     if len(headers) != len(pairs):
         headers.clear()
         for name, value in pairs:
             headers[name] = headers[name] + b"," + value if name in headers else value
     if sum(map(len, headers)) + sum(map(len, headers.values())) > HEADER_BYTES_MAX:
-        raise S3Error("MaxMessageLengthExceeded", "The request's headers are too long.")
+        raise _too_long("The request's headers are too long.")
     return headers
 
 

@@ -18,8 +18,8 @@ from tests.protocols.s3.server import ALICE, Server
 BODY = b"x" * 1000
 
 
-def head(server: Server, path: str, signed: bool = True, body: bytes = BODY, **headers: str) -> bytes:
-    request = AWSRequest("PUT", f"{server.url}{path}", data=body, headers={"Host": f"127.0.0.1:{server.port}", **headers})
+def head(server: Server, path: str, signed: bool = True, body: bytes = BODY, headers: dict[str, str] | None = None) -> bytes:
+    request = AWSRequest("PUT", f"{server.url}{path}", data=body, headers={"Host": f"127.0.0.1:{server.port}", **(headers or {})})
     if signed:
         request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(body).hexdigest()
         S3SigV4Auth(Credentials(*ALICE), "s3", "us-east-1").add_auth(request)
@@ -59,7 +59,7 @@ def test_continue_then_stored(server: Server, s3: Any, bucket: str) -> None:
 )
 def test_final_status_instead(server: Server, s3: Any, bucket: str, key: str, signed: bool, headers: dict[str, str], status: bytes) -> None:
     s3.put_object(Bucket=bucket, Key="taken", Body=b"")
-    with exchange(server, head(server, f"/{bucket}/{key}", signed, **headers)) as (first, connection):
+    with exchange(server, head(server, f"/{bucket}/{key}", signed, headers=headers)) as (first, connection):
         assert first.startswith(b"HTTP/1.1 " + status)
         assert b"connection: close" in first.lower()
         while connection.recv(65536):
@@ -88,7 +88,7 @@ def test_continue_before_accepting_a_body_of_no_bytes(server: Server, s3: Any, b
     elif what == "part":
         upload = s3.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
         path += f"?partNumber=1&uploadId={upload}"
-    with exchange(server, head(server, path, body=b"", **headers)) as (first, connection):
+    with exchange(server, head(server, path, body=b"", headers=headers)) as (first, connection):
         assert first.startswith(CONTINUE)
         if what == "object":
             assert b"connection: close" not in everything(connection, first).lower()
