@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import pytest
 import uvicorn
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from protocols.auth import Authenticator
 from protocols.s3 import S3Config, S3Gateway
@@ -54,6 +57,12 @@ class Server:
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(START_SECONDS_MAX)
+
+
+def code_of(call: Callable[..., Any], **arguments: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return str(caught.value.response["Error"]["Code"])
 
 
 async def make_accounts(auth: Authenticator) -> None:
