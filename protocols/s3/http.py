@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from protocols.s3 import xml
 from protocols.s3.errors import S3Error
+from protocols.s3.request import BODY_READY, Scope
 
 BODILESS = frozenset({204, 304})
 BODY_BYTES_HELD_MAX = 512 * 1024
@@ -39,10 +40,15 @@ class Cycle(RequestResponseCycle):
     head: bytes
 
     def begin(self) -> None:
+        cast(Scope, self.scope)[BODY_READY] = self.ready
         self.head = b""
         self.pieces = deque()
         self.held = 0
         self.ended = False
+
+    def ready(self) -> bool:
+        """`receive` will not wait."""
+        return bool(self.pieces) or not (self.more_body or self.ended)
 
     def add(self, piece: bytes) -> None:
         self.pieces.append(piece)
@@ -103,6 +109,8 @@ class Cycle(RequestResponseCycle):
             self.transport.write(head + body if head else body)
         if not more:
             self.response_complete = True
+            # It refers to what refers to it: without this, each request would wait for the garbage collector.
+            cast(Scope, self.scope).pop(BODY_READY, None)
             self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
@@ -112,7 +120,7 @@ class Cycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        while not (self.pieces or self.disconnected or self.response_complete) and (self.more_body or self.ended):
+        while not (self.disconnected or self.response_complete or self.ready()):
             self.flow.resume_reading()
             self.message_event.clear()
             await self.message_event.wait()
@@ -184,7 +192,8 @@ class S3HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            body = xml.error_document(error, "", secrets.token_hex(8))
-            head = b"content-type: application/xml\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            self.transport.write(STATUS_LINE[error.status] + head + body)
+            request_id = secrets.token_hex(8)
+            body = xml.error_document(error, "", request_id)
+            head = b"content-type: application/xml\r\nx-amz-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[error.status] + head % (request_id.encode(), len(body)) + body)
         self.transport.close()

@@ -140,11 +140,16 @@ class Payload:
         return S3Error("BadDigest", f"The {name.upper()} you specified did not match the calculated checksum.")
 
     async def _receive(self) -> tuple[bytes, bool]:
-        try:
-            async with asyncio.timeout(self._idle_seconds):
-                message = await self._request.receive()
-        except TimeoutError:
-            raise S3Error("RequestTimeout", headers=[(b"connection", b"close")]) from None
+        request = self._request
+        if request.body_ready is not None and request.body_ready():
+            # A timer costs more than all else here.
+            message = await request.receive()
+        else:
+            try:
+                async with asyncio.timeout(self._idle_seconds):
+                    message = await request.receive()
+            except TimeoutError:
+                raise S3Error("RequestTimeout", headers=[(b"connection", b"close")]) from None
         if message["type"] != "http.request":
             raise ClientGone
         more = bool(message.get("more_body", False))

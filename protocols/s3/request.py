@@ -22,6 +22,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
+BODY_READY = "trefoil.body_ready"
+"""In the scope of servers that have it: a function that says whether `receive` would return at once."""
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_COUNT_MAX = 200
 PATH_BYTES_MAX = 8 * 1024
@@ -39,6 +41,7 @@ class Request:
     """
 
     __slots__ = (
+        "body_ready",
         "bucket",
         "content_length",
         "expects_continue",
@@ -65,6 +68,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, send: Send, config: S3Config, request_id: str) -> None:
         self.request_id = request_id
         self.receive = receive
+        self.body_ready: Callable[[], bool] | None = scope.get(BODY_READY)
         self.send = send
         self.response_started = False
         self.method: str = scope["method"]
