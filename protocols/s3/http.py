@@ -155,8 +155,8 @@ class S3HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-                self._answer(S3Error("MaxMessageLengthExceeded", "The request's headers are too long."))
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(S3Error("MaxMessageLengthExceeded", "The request's headers are too long."))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -178,22 +178,25 @@ class S3HttpProtocol(HttpToolsProtocol):
             cycle.add(body)
 
     def send_400_response(self, msg: str) -> None:
-        """The parser gave up. Called again for whatever arrives until the connection is closed."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            # What is broken came after a whole request: that one is answered, then nothing more.
-            cycle.keep_alive = False
-            self.flow.pause_reading()
-        elif not self.transport.is_closing():
-            self._answer(S3Error("BadRequest", "An error occurred when parsing the HTTP request."))
+        """The parser gave up."""
+        self._refuse(S3Error("BadRequest", "An error occurred when parsing the HTTP request."))
 
-    def _answer(self, error: S3Error) -> None:
-        """A final answer from here, and the end of the connection; nothing but the end where another answer is on its way."""
-        self._in_head = False
+    def _refuse(self, error: S3Error) -> None:
+        """What arrives is of no use. Called again for whatever else arrives until the connection is closed."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            request_id = secrets.token_hex(8)
-            body = xml.error_document(error, "", request_id)
-            head = b"content-type: application/xml\r\nx-amz-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[error.status] + head % (request_id.encode(), len(body)) + body)
+        if self.transport.is_closing():
+            return
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                # What is broken came after a whole request: that one is answered, then nothing more.
+                cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            if cycle.response_started:
+                self.transport.close()
+                return
+        request_id = secrets.token_hex(8)
+        body = xml.error_document(error, "", request_id)
+        head = b"content-type: application/xml\r\nx-amz-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[error.status] + head % (request_id.encode(), len(body)) + body)
         self.transport.close()

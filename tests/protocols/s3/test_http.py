@@ -88,6 +88,12 @@ def test_a_head_without_end_is_refused(server: Server, start: bytes) -> None:
     assert not answer or b"<Code>MaxMessageLengthExceeded</Code>" in answer
 
 
+def test_a_head_without_end_after_a_request_does_not_displace_its_answer(server: Server, s3: Any, bucket: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(signed(server, "PUT", f"/{bucket}/key", b"x") + b"x" + b"GET /" + b"a" * 2 * HEAD_BYTES_MAX)
+        assert rest(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 @pytest.mark.parametrize("headers", [b"a: b\r\n" * 300, b"a: " + b"b" * 40_000 + b"\r\n"])
 def test_too_many_header_bytes_end_the_connection(server: Server, headers: bytes) -> None:
     with server.connect() as connection:
