@@ -63,14 +63,14 @@ class Verified:
 
 
 @dataclass(slots=True)
-class _Scope:
+class Scope:
     access_key: str
     date: str
     region: str
     text: str
 
 
-def _parse_scope(credential: str, code: str) -> _Scope:
+def parse_scope(credential: str, code: str) -> Scope:
     parts = credential.split("/")
     if len(parts) < 5:
         raise AuthError(code, "The Credential must be ACCESS_KEY/DATE/REGION/s3/aws4_request.")
@@ -79,7 +79,7 @@ def _parse_scope(credential: str, code: str) -> _Scope:
         raise AuthError(code, "The credential scope must name the service s3 and end in aws4_request.")
     if len(date) != 8 or not date.isascii() or not date.isdigit():
         raise AuthError(code, "The date of the credential scope must have the form YYYYMMDD.")
-    return _Scope("/".join(parts[:-4]), date, region, f"{date}/{region}/{service}/{terminator}")
+    return Scope("/".join(parts[:-4]), date, region, f"{date}/{region}/{service}/{terminator}")
 
 
 def parse_timestamp(text: str) -> int | None:
@@ -113,7 +113,7 @@ def header_timestamp(headers_date: bytes) -> tuple[int, str] | None:
     return seconds, f"{utc.tm_year:04d}{utc.tm_mon:02d}{utc.tm_mday:02d}T{utc.tm_hour:02d}{utc.tm_min:02d}{utc.tm_sec:02d}Z"
 
 
-def signing_key(credential: Credential, scope: _Scope) -> bytes:
+def signing_key(credential: Credential, scope: Scope) -> bytes:
     key = credential.signing_keys.get(scope.text)
     if key is None:
         key = ("AWS4" + credential.secret_key).encode()
@@ -160,7 +160,7 @@ def canonical_headers(request: SignedRequest, signed_names: str, code: str) -> s
     return "".join([f"{name}:{_header_value(headers.get(name.encode('latin-1', 'replace'), b''))}\n" for name in names])
 
 
-def _string_to_sign(request: SignedRequest, signed_names: str, payload_hash: str, timestamp: str, scope: _Scope, code: str) -> bytes:
+def _string_to_sign(request: SignedRequest, signed_names: str, payload_hash: str, timestamp: str, scope: Scope, code: str) -> bytes:
     canonical = (
         f"{request.method}\n{canonical_path(request.raw_path)}\n{canonical_query(request)}\n"
         f"{canonical_headers(request, signed_names, code)}\n{signed_names}\n{payload_hash}"
@@ -198,7 +198,7 @@ def _authorization_fields(authorization: bytes) -> tuple[str, str, str]:
 async def verify_header(accounts: Accounts, request: SignedRequest, now: float) -> Verified:
     headers = request.headers
     credential_text, signed_names, signature = _authorization_fields(headers[b"authorization"])
-    scope = _parse_scope(credential_text, _MALFORMED)
+    scope = parse_scope(credential_text, _MALFORMED)
     stamp = header_timestamp(headers.get(b"x-amz-date") or headers.get(b"date") or b"")
     if stamp is None:
         raise AuthError("AccessDenied", "A signed request needs a valid x-amz-date or Date header.")
@@ -233,7 +233,7 @@ async def verify_query(accounts: Accounts, request: SignedRequest, now: float) -
     if request.query.get("X-Amz-Algorithm") != ALGORITHM:
         raise AuthError(_QUERY_MALFORMED, f"X-Amz-Algorithm must be {ALGORITHM}.")
     credential_text, signed_names, signature, timestamp, expires_text = _presigned_fields(request)
-    scope = _parse_scope(credential_text, _QUERY_MALFORMED)
+    scope = parse_scope(credential_text, _QUERY_MALFORMED)
     seconds = parse_timestamp(timestamp)
     if seconds is None or timestamp[:8] != scope.date:
         raise AuthError(_QUERY_MALFORMED, "X-Amz-Date must have the form YYYYMMDDTHHMMSSZ and the date of the credential.")

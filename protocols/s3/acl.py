@@ -1,13 +1,17 @@
-"""Canned access control lists: who else may read a bucket's listing, write into it, or read an object.
+"""Access control lists: who else may read or change a bucket's listing, an object, or the lists themselves.
 
-A list is kept by its canned name in `trefoil.acl` of the view or element; absent means `private`. The bucket owner and root may do
-everything, so `bucket-owner-*` lists say the same as `private`. Lists with grants to single users are not kept: they are refused.
+A list is kept in `trefoil.acl` of the view or element: by its canned name where one says the same (absent means `private`), else as
+`[[permission, grantee], ...]` in JSON, a grantee being a group's URI or a user's id. The bucket owner and root may do everything whatever a
+list says, so `bucket-owner-*` lists say the same as `private`.
 """
 
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
 
 from element_store.types import Attributes
 from protocols.auth.accounts import User
@@ -16,18 +20,29 @@ from protocols.s3.errors import S3Error, invalid_argument, not_implemented
 from protocols.s3.request import Request
 
 ACL = "trefoil.acl"
+GRANTS_MAX = 100
 PRIVATE = "private"
 ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
 AUTHENTICATED_USERS = "http://acs.amazonaws.com/groups/global/AuthenticatedUsers"
 
-# canned name -> (group, permissions of the group)
-_GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "public-read": (ALL_USERS, ("READ",)),
-    "public-read-write": (ALL_USERS, ("READ", "WRITE")),
-    "authenticated-read": (AUTHENTICATED_USERS, ("READ",)),
-}
+_FULL = "FULL_CONTROL"
+_GROUPS = frozenset({ALL_USERS, AUTHENTICATED_USERS})
+_PERMISSIONS = frozenset({"READ", "WRITE", "READ_ACP", "WRITE_ACP", _FULL})
 _SAME_AS_PRIVATE = frozenset({PRIVATE, "bucket-owner-read", "bucket-owner-full-control"})
 _NOT_KEPT = frozenset({"aws-exec-read", "log-delivery-write"})
+
+
+class Grant(NamedTuple):
+    permission: str
+    grantee: str
+    """A group's URI or a user's id; ids hold no slash."""
+
+
+_CANNED: Mapping[str, tuple[Grant, ...]] = {
+    "public-read": (Grant("READ", ALL_USERS),),
+    "public-read-write": (Grant("READ", ALL_USERS), Grant("WRITE", ALL_USERS)),
+    "authenticated-read": (Grant("READ", AUTHENTICATED_USERS),),
+}
 
 
 class Access(enum.Enum):
@@ -37,6 +52,8 @@ class Access(enum.Enum):
     LIST = enum.auto()
     WRITE = enum.auto()
     READ_OBJECT = enum.auto()
+    READ_ACL = enum.auto()
+    WRITE_ACL = enum.auto()
 
 
 def canned_acl(request: Request) -> str | None:
@@ -46,7 +63,7 @@ def canned_acl(request: Request) -> str | None:
         return None
     if value in _SAME_AS_PRIVATE:
         return PRIVATE
-    if value in _GROUPS:
+    if value in _CANNED:
         return value
     if value in _NOT_KEPT:
         raise not_implemented(f"The canned ACL {value}")
@@ -67,48 +84,84 @@ def with_acl(attributes: Attributes, acl: str) -> Attributes:
     return Attributes(attributes.uid, attributes.gid, attributes.mode, kept | acl_xattrs(acl))
 
 
+@lru_cache(maxsize=1024)
+def grants_of(acl: str) -> tuple[Grant, ...]:
+    """To others than the owner, unless the list was given as a document that names the owner. What cannot be understood grants nothing."""
+    if not acl.startswith("["):
+        return _CANNED.get(acl, ())
+    try:
+        return tuple(Grant(str(permission), str(grantee)) for permission, grantee in json.loads(acl)[:GRANTS_MAX])
+    except (ValueError, TypeError, RecursionError):
+        return ()
+
+
 def allows(acl: str, user: User | None, permission: str) -> bool:
-    """Somebody who is not the owner has the permission (`READ` or `WRITE`)."""
-    found = _GROUPS.get(acl)
-    if found is None:
+    """Somebody who is not the owner has the permission (`READ`, `WRITE`, `READ_ACP` or `WRITE_ACP`)."""
+    if acl == PRIVATE:
         return False
-    group, permissions = found
-    return permission in permissions and (group == ALL_USERS or user is not None)
+    grantees = {ALL_USERS} if user is None else {ALL_USERS, AUTHENTICATED_USERS, user.id}
+    return any(grant.permission in (permission, _FULL) and grant.grantee in grantees for grant in grants_of(acl))
 
 
-def document(owner: User, acl: str) -> str:
-    """Content of an AccessControlPolicy."""
-    fields = xml.element("ID", owner.id) + xml.element("DisplayName", owner.display_name)
-    grants = _grant("CanonicalUser", fields, "FULL_CONTROL")
-    group, permissions = _GROUPS.get(acl, ("", ()))
-    for permission in permissions:
-        grants = _grant("Group", xml.element("URI", group), permission) + grants
-    return f"<Owner>{fields}</Owner><AccessControlList>{grants}</AccessControlList>"
+def document(owner: User, acl: str, names: Mapping[str, str]) -> str:
+    """Content of an AccessControlPolicy. `names`: display names of users by id."""
+    fields = _user(owner.id, owner.display_name)
+    grants = list(grants_of(acl))
+    if not acl.startswith("["):
+        grants.append(Grant(_FULL, owner.id))
+    listed = "".join(_grant(grant, owner, names) for grant in grants)
+    return f"<Owner>{fields}</Owner><AccessControlList>{listed}</AccessControlList>"
 
 
-def _grant(kind: str, fields: str, permission: str) -> str:
+def _user(user_id: str, name: str) -> str:
+    return xml.element("ID", user_id) + xml.element("DisplayName", name)
+
+
+def _grant(grant: Grant, owner: User, names: Mapping[str, str]) -> str:
+    if grant.grantee in _GROUPS:
+        kind, fields = "Group", xml.element("URI", grant.grantee)
+    else:
+        name = owner.display_name if grant.grantee == owner.id else names.get(grant.grantee, grant.grantee)
+        kind, fields = "CanonicalUser", _user(grant.grantee, name)
     grantee = f'<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="{kind}">{fields}</Grantee>'
-    return f"<Grant>{grantee}<Permission>{permission}</Permission></Grant>"
+    return f"<Grant>{grantee}{xml.element('Permission', grant.permission)}</Grant>"
+
+
+def users_of(acl: str) -> list[str]:
+    """Ids of the users that a list grants something to, each once."""
+    return list(dict.fromkeys(grant.grantee for grant in grants_of(acl) if grant.grantee not in _GROUPS))
 
 
 def parse_document(body: bytes, owner: str) -> str:
-    """The canned list that says the same as the document. Raises MalformedXML, or NotImplemented if there is none."""
-    listed = xml.parse(body, "AccessControlPolicy").child("AccessControlList")
+    """The list that a document describes. Raises MalformedXML, AccessDenied for a change of the owner, InvalidArgument, NotImplemented."""
+    root = xml.parse(body, "AccessControlPolicy")
+    listed, named_owner = root.child("AccessControlList"), root.child("Owner")
     if listed is None:
         raise S3Error("MalformedXML")
-    groups: dict[str, set[str]] = {}
-    for grant in listed.all("Grant"):
-        grantee, permission = grant.child("Grantee"), grant.value("Permission")
-        if grantee is None or permission is None:
+    if named_owner is not None and named_owner.value("ID") not in (None, owner):
+        raise S3Error("AccessDenied")
+    grants: list[Grant] = []
+    for node in listed.all("Grant"):
+        grantee, permission = node.child("Grantee"), node.value("Permission")
+        if grantee is None or permission not in _PERMISSIONS or len(grants) >= GRANTS_MAX:
             raise S3Error("MalformedXML")
-        group = grantee.value("URI")
-        if group is not None:
-            groups.setdefault(group, set()).add(permission)
-        elif grantee.value("ID") != owner or permission != "FULL_CONTROL":
-            raise not_implemented("An access control list with grants to users")
-    if not groups:
-        return PRIVATE
-    for acl, (group, permissions) in _GROUPS.items():
-        if groups == {group: set(permissions)}:
-            return acl
-    raise not_implemented("An access control list that is not a canned one")
+        grants.append(Grant(permission, _grantee(grantee)))
+    others = [grant for grant in grants if grant != (_FULL, owner)]
+    if len(others) < len(grants):
+        for acl, canned in ((PRIVATE, ()), *_CANNED.items()):
+            if set(others) == set(canned):
+                return acl
+    return json.dumps(grants, separators=(",", ":"))
+
+
+def _grantee(node: xml.Node) -> str:
+    group, user = node.value("URI"), node.value("ID")
+    if group is not None:
+        if group not in _GROUPS:
+            raise invalid_argument("URI", group, "Invalid group uri")
+        return group
+    if user is None:
+        if node.child("EmailAddress") is not None:
+            raise not_implemented("A grant to an e-mail address")
+        raise S3Error("MalformedXML")
+    return user

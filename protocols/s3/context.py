@@ -26,6 +26,9 @@ BUCKET_CACHE_SECONDS = 1.0
 """A bucket's owner and list are believed for this long; only changes that bypass this gateway (a mount) take that long to show."""
 LOCATION = "trefoil.location"
 OWNER = "trefoil.owner"
+LIST_PERMISSIONS = {Access.READ_ACL: "READ_ACP", Access.WRITE_ACL: "WRITE_ACP"}
+BUCKET_PERMISSIONS = {Access.LIST: "READ", Access.WRITE: "WRITE", **LIST_PERMISSIONS}
+"""What a bucket's list must grant to others than the owner."""
 VIEW_NAME_LENGTH_MAX = 255
 WATCH_BYTES_MIN = 4 * 1024 * 1024
 """Longer responses watch for the client's leaving, so that nothing is read for nobody."""
@@ -44,9 +47,9 @@ class Bucket:
     until: float
 
 
-def check_object(request: Request, attributes: Attributes) -> None:
-    """A guest may read the object. Raises AccessDenied."""
-    if request.is_guest and not allows(acl_of(attributes), request.user, "READ"):
+def check_object(request: Request, attributes: Attributes, permission: str = "READ") -> None:
+    """A guest has the permission by the object's own list. Raises AccessDenied."""
+    if request.is_guest and not allows(acl_of(attributes), request.user, permission):
         raise S3Error("AccessDenied")
 
 
@@ -80,7 +83,7 @@ class Context:
     async def authorize(self, request: Request, access: Access) -> None:
         """The caller may do this with the request's bucket, else AccessDenied; NotFound if there is none.
 
-        For READ_OBJECT the object's own list decides, see `check_object`.
+        For READ_OBJECT and objects' lists the object's own list decides, see `check_object`.
         """
         bucket = await self.bucket(request.bucket)
         request.owner = bucket.owner
@@ -92,9 +95,9 @@ class Context:
             return
         request.is_guest = True
         request.may_list = allows(bucket.acl, user, "READ")
-        if access is Access.READ_OBJECT or (access is Access.LIST and request.may_list):
+        if access is Access.READ_OBJECT or (request.key and access in LIST_PERMISSIONS):
             return
-        if access is Access.WRITE and allows(bucket.acl, user, "WRITE"):
+        if access in BUCKET_PERMISSIONS and allows(bucket.acl, user, BUCKET_PERMISSIONS[access]):
             return
         raise S3Error("AccessDenied")
 

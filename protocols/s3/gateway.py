@@ -67,7 +67,7 @@ class S3Gateway:
             scope["user"] = request.user.id
         if operation.access is not None:
             await self._context.authorize(request, operation.access)
-        elif verified is None:
+        elif verified is None and not operation.signed_inside:
             raise S3Error("AccessDenied")
         return await operation.run(self._context, request)
 
@@ -111,9 +111,13 @@ async def _send(scope: Scope, request: Request | None, request_id: str, response
     headers.append((b"x-amz-request-id", request_id.encode("latin-1", "replace")))
     if response.status not in (204, 304):
         headers.append((b"content-length", str(len(response.body)).encode()))
-    if request is not None and request.unread and b"expect" in request.headers:
-        # The client may or may not send the body that it announced: this connection has no next request.
-        headers.append((b"connection", b"close"))
+    if request is not None and request.unread and request.expects_continue:
+        if response.status < 400 and request.content_length == 0:
+            # Accepted without a body: some clients wait for the interim answer all the same.
+            await request.receive()
+        else:
+            # The client may or may not send the body that it announced: this connection has no next request.
+            headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 

@@ -23,8 +23,10 @@ DOCUMENT_BYTES_MAX = 8 * 1024 * 1024
 """XML bodies: CompleteMultipartUpload with 10,000 parts and checksums has about 3 MB, DeleteObjects of 1,000 escaped keys up to 6 MB."""
 THREAD_BYTES_MIN = 64 * 1024
 """Signed chunks in larger pieces are hashed in a thread; for smaller ones the hop costs more than the hash."""
-WRITE_BYTES = 1024 * 1024
-"""Pieces are joined to about this size before they go to the store."""
+JOIN_BYTES = 1024 * 1024
+"""Small pieces are joined to about this size before they go to the store."""
+JOINED_BYTES_MAX = 64 * 1024
+"""Larger pieces go to the store as they came: copying them would cost more than a call."""
 
 T = TypeVar("T")
 
@@ -138,11 +140,16 @@ class Payload:
         return S3Error("BadDigest", f"The {name.upper()} you specified did not match the calculated checksum.")
 
     async def _receive(self) -> tuple[bytes, bool]:
-        try:
-            async with asyncio.timeout(self._idle_seconds):
-                message = await self._request.receive()
-        except TimeoutError:
-            raise S3Error("RequestTimeout", headers=[(b"connection", b"close")]) from None
+        request = self._request
+        if request.body_ready is not None and request.body_ready():
+            # A timer costs more than all else here.
+            message = await request.receive()
+        else:
+            try:
+                async with asyncio.timeout(self._idle_seconds):
+                    message = await request.receive()
+            except TimeoutError:
+                raise S3Error("RequestTimeout", headers=[(b"connection", b"close")]) from None
         if message["type"] != "http.request":
             raise ClientGone
         more = bool(message.get("more_body", False))
@@ -156,8 +163,10 @@ class Payload:
             raise S3Error("EntityTooLarge")
         held: list[bytes | memoryview] = []
         total, more = 0, True
-        if self._decoder is None and self._request.content_length is not None:
-            body, more = await self._receive() if self._request.unread else (b"", False)
+        if not self._request.unread:
+            more = False
+        elif self._decoder is None and self._request.content_length is not None:
+            body, more = await self._receive()
             if not more:
                 return body
             held.append(body)
@@ -169,22 +178,26 @@ class Payload:
                 raise S3Error("EntityTooLarge")
         return b"".join(held)
 
-    async def pieces(self, bytes_max: int) -> AsyncIterator[bytes]:
-        """Content in pieces of about WRITE_BYTES. Raises EntityTooLarge as soon as it is known to be longer."""
+    async def pieces(self, bytes_max: int) -> AsyncIterator[bytes | memoryview]:
+        """Content in pieces worth a call of the store. Raises EntityTooLarge as soon as it is known to be longer."""
         if self.length is not None and self.length > bytes_max:
             raise S3Error("EntityTooLarge")
         held: list[bytes | memoryview] = []
         held_bytes = total = 0
         async for piece in self._pieces(True, 0):
-            held.append(piece)
-            held_bytes += len(piece)
             total += len(piece)
             if total > bytes_max:
                 raise S3Error("EntityTooLarge")
-            if held_bytes >= WRITE_BYTES:
+            large = len(piece) > JOINED_BYTES_MAX
+            if not large:
+                held.append(piece)
+                held_bytes += len(piece)
+            if held and (large or held_bytes >= JOIN_BYTES):
                 yield b"".join(held)
                 held.clear()
                 held_bytes = 0
+            if large:
+                yield piece
         if held:
             yield b"".join(held)
 
@@ -197,7 +210,7 @@ class Payload:
                 if body:
                     yield body
                 continue
-            if len(body) >= THREAD_BYTES_MIN:
+            if decoder.hashes and len(body) >= THREAD_BYTES_MIN:
                 found = await asyncio.to_thread(decoder.feed, body)
             else:
                 found = decoder.feed(body)

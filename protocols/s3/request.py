@@ -22,6 +22,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
+BODY_READY = "trefoil.body_ready"
+"""In the scope of servers that have it: a function that says whether `receive` would return at once."""
 HEADER_BYTES_MAX = 32 * 1024
 HEADER_COUNT_MAX = 200
 PATH_BYTES_MAX = 8 * 1024
@@ -33,13 +35,16 @@ QUERY_PARAMETERS_MAX = 100
 class Request:
     """Header names are lower-case bytes. `key` is empty for bucket and service requests.
 
+    `unread`: the body was not asked for to its end; a client that expects `100 Continue` waits until it is, also for a body of no bytes.
     Set once the sender is known: `verified` and `user` (None for anonymous), `owner` (of the bucket), `is_guest` (neither owner nor root),
     `may_list` (a guest without it must not learn which keys exist).
     """
 
     __slots__ = (
+        "body_ready",
         "bucket",
         "content_length",
+        "expects_continue",
         "headers",
         "host_bucket",
         "is_guest",
@@ -63,6 +68,7 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, send: Send, config: S3Config, request_id: str) -> None:
         self.request_id = request_id
         self.receive = receive
+        self.body_ready: Callable[[], bool] | None = scope.get(BODY_READY)
         self.send = send
         self.response_started = False
         self.method: str = scope["method"]
@@ -75,7 +81,8 @@ class Request:
         self.may_list = True
         self.headers = _headers(scope["headers"])
         self.content_length = _content_length(self.headers)
-        self.unread = self.content_length is None or self.content_length > 0
+        self.expects_continue = b"expect" in self.headers
+        self.unread = self.expects_continue or self.content_length != 0
         self.query_items: list[tuple[str, str]] = []
         self.query: Mapping[str, str] = {}
         self.bucket = ""
@@ -139,16 +146,20 @@ class Request:
         return self.raw_path.decode("latin-1")
 
 
+def _too_long(message: str) -> S3Error:
+    return S3Error("MaxMessageLengthExceeded", message, headers=[(b"connection", b"close")])
+
+
 def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     if len(pairs) > HEADER_COUNT_MAX:
-        raise S3Error("MaxMessageLengthExceeded", "The request has too many headers.")
+        raise _too_long("The request has too many headers.")
     headers = dict(pairs)
     if len(headers) != len(pairs):
         headers.clear()
         for name, value in pairs:
             headers[name] = headers[name] + b"," + value if name in headers else value
     if sum(map(len, headers)) + sum(map(len, headers.values())) > HEADER_BYTES_MAX:
-        raise S3Error("MaxMessageLengthExceeded", "The request's headers are too long.")
+        raise _too_long("The request's headers are too long.")
     return headers
 
 

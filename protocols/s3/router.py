@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from protocols.s3.acl import Access
 from protocols.s3.context import Context
-from protocols.s3.errors import S3Error, not_implemented
+from protocols.s3.errors import S3Error
+from protocols.s3.form import is_form
 from protocols.s3.operations import (
     abort_multipart_upload,
     bucket_configuration,
@@ -32,6 +33,7 @@ from protocols.s3.operations import (
     list_objects_v2,
     list_parts,
     object_tagging,
+    post_object,
     put_acl,
     put_object,
     upload_part,
@@ -49,7 +51,9 @@ class Operation:
     """As S3 calls it; in logs and metrics."""
     run: Run
     access: Access | None = Access.OWN
-    """What the caller must be allowed in the bucket, which must exist; None where there is none yet."""
+    """What the caller must be allowed in the bucket, which must exist; None where there is none yet, or who calls is not known yet."""
+    signed_inside: bool = False
+    """The body says who calls; the operation finds out and authorises."""
 
 
 SERVICE: Mapping[str, Operation] = {"GET": Operation("ListBuckets", list_buckets.run, access=None)}
@@ -63,8 +67,8 @@ BUCKET: Mapping[tuple[str, str], Operation] = {
     ("GET", "versions"): Operation("ListObjectVersions", list_object_versions.run, Access.LIST),
     ("GET", "uploads"): Operation("ListMultipartUploads", list_multipart_uploads.run, Access.LIST),
     ("GET", "location"): Operation("GetBucketLocation", get_bucket_location.run),
-    ("GET", "acl"): Operation("GetBucketAcl", get_acl.run),
-    ("PUT", "acl"): Operation("PutBucketAcl", put_acl.run),
+    ("GET", "acl"): Operation("GetBucketAcl", get_acl.run, Access.READ_ACL),
+    ("PUT", "acl"): Operation("PutBucketAcl", put_acl.run, Access.WRITE_ACL),
     ("GET", "tagging"): Operation("GetBucketTagging", bucket_tagging.get),
     ("PUT", "tagging"): Operation("PutBucketTagging", bucket_tagging.put),
     ("DELETE", "tagging"): Operation("DeleteBucketTagging", bucket_tagging.delete),
@@ -81,8 +85,8 @@ OBJECT: Mapping[tuple[str, str], Operation] = {
     ("GET", "tagging"): Operation("GetObjectTagging", object_tagging.get),
     ("PUT", "tagging"): Operation("PutObjectTagging", object_tagging.put),
     ("DELETE", "tagging"): Operation("DeleteObjectTagging", object_tagging.delete),
-    ("GET", "acl"): Operation("GetObjectAcl", get_acl.run),
-    ("PUT", "acl"): Operation("PutObjectAcl", put_acl.run),
+    ("GET", "acl"): Operation("GetObjectAcl", get_acl.run, Access.READ_ACL),
+    ("PUT", "acl"): Operation("PutObjectAcl", put_acl.run, Access.WRITE_ACL),
     ("POST", "uploads"): Operation("CreateMultipartUpload", create_multipart_upload.run, Access.WRITE),
     ("PUT", "uploadId"): Operation("UploadPart", upload_part.run, Access.WRITE),
     ("PUT", "uploadId copy"): Operation("UploadPartCopy", upload_part_copy.run, Access.WRITE),
@@ -91,6 +95,7 @@ OBJECT: Mapping[tuple[str, str], Operation] = {
     ("DELETE", "uploadId"): Operation("AbortMultipartUpload", abort_multipart_upload.run, Access.WRITE),
 }
 
+POST_OBJECT = Operation("PostObject", post_object.run, access=None, signed_inside=True)
 CONFIGURATION = Operation("BucketConfiguration", bucket_configuration.run)
 
 BUCKET_SUBRESOURCES = (
@@ -129,6 +134,8 @@ def route(request: Request) -> Operation:
     if name in bucket_configuration.SUBRESOURCES or name in bucket_configuration.OBJECT_SUBRESOURCES:
         if method in METHODS:
             return CONFIGURATION
-    elif method == "POST" and request.bucket and not name:
-        raise not_implemented("POST Object")
+    elif method == "POST" and request.bucket and not request.key and not name:
+        if is_form(request.headers.get(b"content-type", b"")):
+            return POST_OBJECT
+        raise S3Error("PreconditionFailed", "Bucket POST must be of the enclosure-type multipart/form-data.")
     raise S3Error("MethodNotAllowed", details={"Method": method, "ResourceType": name or "SERVICE"})

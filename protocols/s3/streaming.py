@@ -57,6 +57,11 @@ class ChunkedDecoder:
         self._trailer_bytes = 0
         self.trailers: dict[str, str] = {}
 
+    @property
+    def hashes(self) -> bool:
+        """Feeding it large data takes long."""
+        return self._signer is not None
+
     def feed(self, data: bytes) -> list[memoryview]:
         """Content found in the next bytes of the body. Raises S3Error; the decoder is unusable afterwards."""
         if self._buffer:

@@ -1,11 +1,11 @@
-"""PutBucketAcl and PutObjectAcl: a canned list, by its name or by a document that says the same."""
+"""PutBucketAcl and PutObjectAcl: a canned list by its name, or a document with grants to users that exist."""
 
 from __future__ import annotations
 
 from protocols.s3 import acl
 from protocols.s3.attributes import replace_attributes
-from protocols.s3.context import Context
-from protocols.s3.errors import S3Error
+from protocols.s3.context import Context, check_object
+from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.metadata import refuse_unsupported
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
@@ -26,8 +26,11 @@ async def run(context: Context, request: Request) -> Response:
     named = acl.canned_acl(request)
     if request.key:
         check_version(request)
-        await context.store.lookup(request.bucket, request.key)
+        check_object(request, (await context.store.lookup(request.bucket, request.key)).attributes, "WRITE_ACP")
     chosen = await Payload(request, context.config).document(lambda body: _choose(named, body, request.owner))
+    for user in acl.users_of(chosen):
+        if user != request.owner and await context.auth.user(user) is None:
+            raise invalid_argument("CanonicalUser/ID", user, "Invalid id")
     if request.key:
         await replace_attributes(context, request, lambda attributes: acl.with_acl(attributes, chosen))
     else:

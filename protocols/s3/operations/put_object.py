@@ -44,7 +44,7 @@ def require_length(request: Request) -> None:
 
 async def _early_refusal(context: Context, request: Request, condition: Condition) -> None:
     """A client that waits for `100 Continue` should not send content which the commit would refuse anyway. The commit still decides."""
-    if b"expect" not in request.headers:
+    if not request.expects_continue:
         return
     try:
         current = await context.store.lookup(request.bucket, request.key)

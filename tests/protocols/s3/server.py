@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import pytest
 import uvicorn
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from protocols.auth import Authenticator
 from protocols.s3 import S3Config, S3Gateway
+from protocols.s3.http import S3HttpProtocol
 from tests.model.store import ModelStore
 
 ALICE = ("ALICEALICEALICEALICE", "alice-secret-alice-secret-alice-secret-1")
@@ -55,6 +59,12 @@ class Server:
         self._thread.join(START_SECONDS_MAX)
 
 
+def code_of(call: Callable[..., Any], **arguments: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return str(caught.value.response["Error"]["Code"])
+
+
 async def make_accounts(auth: Authenticator) -> None:
     await auth.ensure_root(*ROOT)
     for name, credentials in (("alice", ALICE), ("bob", BOB)):
@@ -69,7 +79,7 @@ def start(config: S3Config | None = None) -> Server:
     gateway = S3Gateway(store, auth, config or S3Config())
     listener = socket.create_server(("127.0.0.1", 0))
     settings = uvicorn.Config(
-        gateway, loop="uvloop", http="httptools", log_level="warning", lifespan="off", access_log=False, server_header=False
+        gateway, loop="uvloop", http=S3HttpProtocol, log_level="warning", lifespan="off", access_log=False, server_header=False
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

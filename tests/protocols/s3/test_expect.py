@@ -18,15 +18,15 @@ from tests.protocols.s3.server import ALICE, Server
 BODY = b"x" * 1000
 
 
-def head(server: Server, path: str, signed: bool = True, **headers: str) -> bytes:
-    request = AWSRequest("PUT", f"{server.url}{path}", data=BODY, headers={"Host": f"127.0.0.1:{server.port}", **headers})
+def head(server: Server, path: str, signed: bool = True, body: bytes = BODY, headers: dict[str, str] | None = None) -> bytes:
+    request = AWSRequest("PUT", f"{server.url}{path}", data=body, headers={"Host": f"127.0.0.1:{server.port}", **(headers or {})})
     if signed:
-        request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(BODY).hexdigest()
+        request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(body).hexdigest()
         S3SigV4Auth(Credentials(*ALICE), "s3", "us-east-1").add_auth(request)
     lines = [
         f"PUT {path} HTTP/1.1",
         "Expect: 100-continue",
-        f"Content-Length: {len(BODY)}",
+        f"Content-Length: {len(body)}",
         *(f"{n}: {v}" for n, v in request.headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -59,8 +59,49 @@ def test_continue_then_stored(server: Server, s3: Any, bucket: str) -> None:
 )
 def test_final_status_instead(server: Server, s3: Any, bucket: str, key: str, signed: bool, headers: dict[str, str], status: bytes) -> None:
     s3.put_object(Bucket=bucket, Key="taken", Body=b"")
-    with exchange(server, head(server, f"/{bucket}/{key}", signed, **headers)) as (first, connection):
+    with exchange(server, head(server, f"/{bucket}/{key}", signed, headers=headers)) as (first, connection):
         assert first.startswith(b"HTTP/1.1 " + status)
+        assert b"connection: close" in first.lower()
+        while connection.recv(65536):
+            pass
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def everything(connection: socket.socket, received: bytes) -> bytes:
+    """Up to the end of an answer without a body."""
+    while b"HTTP/1.1 2" not in received or not received.endswith(b"\r\n\r\n"):
+        got = connection.recv(65536)
+        assert got, received
+        received += got
+    return received
+
+
+@pytest.mark.parametrize("what", ["object", "copy", "part"])
+def test_continue_before_accepting_a_body_of_no_bytes(server: Server, s3: Any, bucket: str, what: str) -> None:
+    """The AWS CLI sends Expect for empty files too, and does not take a final answer for an interim one."""
+    s3.put_object(Bucket=bucket, Key="source", Body=b"x")
+    path, headers = f"/{bucket}/key", {}
+    if what == "copy":
+        headers = {"X-Amz-Copy-Source": f"{bucket}/source"}
+    elif what == "part":
+        upload = s3.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
+        path += f"?partNumber=1&uploadId={upload}"
+    with exchange(server, head(server, path, body=b"", headers=headers)) as (first, connection):
+        assert first.startswith(CONTINUE)
+        if what == "object":
+            assert b"connection: close" not in everything(connection, first).lower()
+            # The connection goes on.
+            connection.sendall(head(server, path, body=b""))
+            assert connection.recv(65536).startswith(CONTINUE)
+    if what == "object":
+        assert s3.head_object(Bucket=bucket, Key="key")["ContentLength"] == 0
+
+
+def test_refused_body_of_no_bytes_ends_the_connection(server: Server, s3: Any, bucket: str) -> None:
+    with exchange(server, head(server, f"/{bucket}/key", signed=False, body=b"")) as (first, connection):
+        assert first.startswith(b"HTTP/1.1 403")
         assert b"connection: close" in first.lower()
         while connection.recv(65536):
             pass

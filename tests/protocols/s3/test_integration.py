@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
@@ -14,25 +13,17 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
-from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from tests.model.digests import digest
-from tests.protocols.s3.server import ALICE, BOB, ROOT, Server
+from tests.protocols.s3.server import ALICE, BOB, ROOT, Server, code_of
 from tests.protocols.s3.wire import put_with_trailer
 
 MIB = 1024 * 1024
 LARGE = bytes(range(256)) * 4096 * 2
-
-
-def code_of(call: Callable[..., Any], **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    return str(caught.value.response["Error"]["Code"])
 
 
 def b64(name: str, data: bytes) -> str:
@@ -424,77 +415,6 @@ def test_what_is_to_come_is_named(s3: Any, bucket: str) -> None:
     with pytest.raises(ClientError, match=r"NotImplemented.*encryption"):
         s3.put_object(Bucket=bucket, Key="k", ServerSideEncryption="AES256")
     s3.delete_bucket_policy(Bucket=bucket)
-
-
-def test_acl_of_the_owner(s3: Any, bucket: str) -> None:
-    s3.put_object(Bucket=bucket, Key="k", ACL="private")
-    for acl in (s3.get_bucket_acl(Bucket=bucket), s3.get_object_acl(Bucket=bucket, Key="k")):
-        assert acl["Owner"] == {"ID": "alice", "DisplayName": "Alice"}
-        assert [(grant["Grantee"]["ID"], grant["Permission"]) for grant in acl["Grants"]] == [("alice", "FULL_CONTROL")]
-    s3.put_object_acl(Bucket=bucket, Key="k", ACL="private")
-    assert code_of(s3.put_bucket_acl, Bucket=bucket, ACL="nonsense") == "InvalidArgument"
-
-
-ANONYMOUS = Config(signature_version=UNSIGNED, retries={"max_attempts": 0})
-
-
-def anonymous(server: Server) -> Any:
-    return boto3.client("s3", endpoint_url=server.url, region_name="us-east-1", config=ANONYMOUS)
-
-
-def test_public_read(server: Server, s3: Any, bucket: str) -> None:
-    bob, nobody = server.client(BOB), anonymous(server)
-    s3.put_object(Bucket=bucket, Key="private", Body=b"p")
-    s3.put_object(Bucket=bucket, Key="open", Body=b"o", ACL="public-read")
-    s3.put_object(Bucket=bucket, Key="known", Body=b"k", ACL="authenticated-read")
-    assert nobody.get_object(Bucket=bucket, Key="open")["Body"].read() == b"o"
-    assert bob.get_object(Bucket=bucket, Key="known")["Body"].read() == b"k"
-    for key in ("private", "known", "absent"):
-        assert code_of(nobody.get_object, Bucket=bucket, Key=key) == "AccessDenied"
-    assert code_of(nobody.list_objects_v2, Bucket=bucket) == "AccessDenied"
-    assert code_of(nobody.put_object, Bucket=bucket, Key="open", Body=b"x") == "AccessDenied"
-    assert code_of(bob.put_object_acl, Bucket=bucket, Key="open", ACL="private") == "AccessDenied"
-    assert code_of(bob.get_object_tagging, Bucket=bucket, Key="open") == "AccessDenied"
-    assert code_of(bob.copy_object, Bucket=bucket, Key="x", CopySource=f"{bucket}/open") == "AccessDenied"
-    bob.create_bucket(Bucket=f"{bucket}-bob")
-    bob.copy_object(Bucket=f"{bucket}-bob", Key="x", CopySource=f"{bucket}/open")
-    assert code_of(nobody.get_object, Bucket=f"{bucket}-bob", Key="x") == "AccessDenied"
-    for key in ("private", "absent"):
-        assert code_of(bob.copy_object, Bucket=f"{bucket}-bob", Key="x", CopySource=f"{bucket}/{key}") == "AccessDenied"
-    s3.put_object_acl(Bucket=bucket, Key="open", ACL="private")
-    assert code_of(nobody.get_object, Bucket=bucket, Key="open") == "AccessDenied"
-    s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
-    assert nobody.list_objects_v2(Bucket=bucket)["KeyCount"] == 3
-    assert code_of(nobody.get_object, Bucket=bucket, Key="absent") == "NoSuchKey"
-    assert code_of(nobody.delete_object, Bucket=bucket, Key="open") == "AccessDenied"
-    assert code_of(nobody.put_bucket_acl, Bucket=bucket, ACL="private") == "AccessDenied"
-    assert code_of(nobody.list_buckets) == "AccessDenied"
-
-
-def test_public_write(server: Server, s3: Any, bucket: str) -> None:
-    bob, nobody = server.client(BOB), anonymous(server)
-    s3.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
-    nobody.put_object(Bucket=bucket, Key="k", Body=b"n")
-    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"n"
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
-    mine = bob.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
-    for call in (bob.abort_multipart_upload, bob.list_parts):
-        assert code_of(call, Bucket=bucket, Key="m", UploadId=upload) == "AccessDenied"
-    assert code_of(nobody.abort_multipart_upload, Bucket=bucket, Key="m", UploadId=mine) == "AccessDenied"
-    bob.abort_multipart_upload(Bucket=bucket, Key="m", UploadId=mine)
-    bob.delete_object(Bucket=bucket, Key="k")
-
-
-def test_acl_document(s3: Any, bucket: str) -> None:
-    s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
-    policy = s3.get_bucket_acl(Bucket=bucket)
-    assert [grant["Permission"] for grant in policy["Grants"]] == ["READ", "FULL_CONTROL"]
-    s3.put_bucket_acl(Bucket=bucket, ACL="private")
-    document = {"Owner": policy["Owner"], "Grants": policy["Grants"]}
-    s3.put_bucket_acl(Bucket=bucket, AccessControlPolicy=document)
-    assert len(s3.get_bucket_acl(Bucket=bucket)["Grants"]) == 2
-    document["Grants"] = [{"Grantee": {"ID": "bob", "Type": "CanonicalUser"}, "Permission": "READ"}]
-    assert code_of(s3.put_bucket_acl, Bucket=bucket, AccessControlPolicy=document) == "NotImplemented"
 
 
 def test_bucket_tagging(s3: Any, bucket: str) -> None:
