@@ -15,7 +15,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -23,6 +23,7 @@ from element_store.interface import ElementStore
 from protocols.auth import AccountError, Authenticator
 from protocols.auth.accounts import ROOT_ID
 from protocols.s3 import S3Config, S3Gateway
+from protocols.s3.http import S3HttpProtocol
 from server.access import PROBES, TokenGate
 from server.admin import create_admin
 from server.config import Settings
@@ -110,7 +111,7 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
     admin_app = cast(Asgi, create_admin(daemon))
     gated_app = TokenGate(admin_app, daemon.state.token(), PROBES | {"/metrics"} if settings.admin.metrics_open else PROBES)
     idle = settings.limits.idle_seconds
-    admin_options = {"drain_seconds": ADMIN_DRAIN_SECONDS, "idle_seconds": idle}
+    admin_options: dict[str, Any] = {"drain_seconds": ADMIN_DRAIN_SECONDS, "idle_seconds": idle}
     return Servers(
         s3=make_server(
             "s3",
@@ -119,6 +120,7 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
             tls=settings.s3,
             drain_seconds=settings.limits.drain_seconds,
             idle_seconds=idle,
+            http=S3HttpProtocol,
             connections_max=settings.s3.connections_max,
         ),
         admin=[

@@ -125,6 +125,7 @@ def make_server(
     drain_seconds: int,
     idle_seconds: int,
     connections_max: int | None = None,
+    http: type[HttpToolsProtocol] = HttpToolsProtocol,
 ) -> Server:
     """Raises UserError where the certificate cannot be used."""
     options: dict[str, Any] = {}
@@ -132,7 +133,7 @@ def make_server(
         options = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.private_key)}
     config = uvicorn.Config(
         app,
-        http=SameUserProtocol if listener.family == socket.AF_UNIX else HttpToolsProtocol,
+        http=SameUserProtocol if listener.family == socket.AF_UNIX else http,
         ws="none",
         lifespan="off",
         interface="asgi3",
