@@ -103,6 +103,18 @@ async def test_discarded_at_any_time(store: Store) -> None:
         await store.lookup(VIEW, b"key")
 
 
+async def test_discarding_wakes_whoever_waits(store: Store) -> None:
+    for _ in range(20):
+        staged = store.stage()
+        await staged.write(bytes(3 * MIB))
+        writing = asyncio.ensure_future(staged.write(bytes(3 * MIB)))
+        finishing = asyncio.ensure_future(staged.finish())
+        await asyncio.sleep(0)
+        await staged.discard()
+        for result in await asyncio.gather(writing, finishing, return_exceptions=True):
+            assert not isinstance(result, BaseException) or isinstance(result, Invalid)
+
+
 async def test_many_writers_at_once(store: Store) -> None:
     async def one(number: int) -> None:
         data = random.Random(number).randbytes(3 * MIB + number)

@@ -85,15 +85,25 @@ impl Bridge {
         Ok(future)
     }
 
-    fn push(&self, future: Py<PyAny>, finish: Finish) {
+    fn push(self: &Arc<Self>, future: Py<PyAny>, finish: Finish) {
         let mut queue = lock(&self.queue);
-        let first = queue.done.is_empty();
+        let (first, detached) = (queue.done.is_empty(), queue.detached);
         queue.done.push(Completion { future, finish });
         drop(queue);
-        if first {
+        if detached {
+            // The loop no longer watches: whoever still waits is told the slow way. Fails if the loop is closed, and then nobody waits.
+            let _ = Python::try_attach(|py| self.later(py, |bridge, py| bridge.drain(py)));
+        } else if first {
             // Fails only if the counter is full, and then the loop is woken anyway.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
+    }
+
+    /// Has the loop's thread do something, from any thread.
+    fn later(self: &Arc<Self>, py: Python<'_>, work: impl Fn(&Self, Python<'_>) + Send + Sync + 'static) -> PyResult<()> {
+        let bridge = self.clone();
+        let call = PyCFunction::new_closure(py, None, None, move |args, _| work(&bridge, args.py()))?;
+        self.event_loop.call_method1(py, "call_soon_threadsafe", (call,)).map(drop)
     }
 
     fn drain(&self, py: Python<'_>) {
@@ -124,9 +134,11 @@ impl Bridge {
         if lock(&self.queue).detached {
             return Ok(());
         }
-        let bridge = self.clone();
-        let detach = PyCFunction::new_closure(py, None, None, move |args, _| bridge.detach(args.py()))?;
-        self.event_loop.call_method1(py, "call_soon_threadsafe", (detach,)).map(drop)
+        self.later(py, |bridge, py| {
+            if let Err(error) = bridge.detach(py) {
+                error.write_unraisable(py, None);
+            }
+        })
     }
 }
 

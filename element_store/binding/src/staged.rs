@@ -175,9 +175,13 @@ impl Staged {
     fn discard(&mut self) {
         self.finished = true;
         let mut state = lock(&self.lane.state);
-        state.discarded = true;
+        let before = std::mem::replace(&mut state.discarded, true);
         let finished = state.finished.take();
         drop(state);
+        if before {
+            return;
+        }
+        self.lane.fail(&Failure::from(Error::Invalid("content was discarded".into())));
         if let Some(finished) = finished {
             // Giving space back may wait for a lock that writers hold.
             self.lane.pool.submit(move || {

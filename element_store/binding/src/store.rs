@@ -91,9 +91,18 @@ fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
     Ok(())
 }
 
-fn open_store(devices: &[PathBuf], state: &std::path::Path, options: OpenOptions, bridge: Attached) -> Result<Shared> {
-    let pool = Pool::new()?;
-    Ok(Shared::new(core::Store::open(devices, state, options)?, pool, bridge))
+/// With the bridge where that failed: it must last until the failure was told.
+fn open_store(
+    devices: &[PathBuf],
+    state: &std::path::Path,
+    options: OpenOptions,
+    bridge: Attached,
+) -> std::result::Result<Shared, (Error, Attached)> {
+    let opened = Pool::new().and_then(|pool| Ok((core::Store::open(devices, state, options)?, pool)));
+    match opened {
+        Ok((store, pool)) => Ok(Shared::new(store, pool, bridge)),
+        Err(error) => Err((error, bridge)),
+    }
 }
 
 impl Store {
@@ -132,14 +141,9 @@ impl Store {
             };
             let opened = open_store(&devices, &state, options, bridge);
             // If nobody waits any more, what was opened is dropped with the completion, and closes.
-            ticket.finish(|py| {
-                Ok(Py::new(
-                    py,
-                    Store {
-                        shared: Arc::new(opened.map_err(Failure::from)?),
-                    },
-                )?
-                .into_any())
+            ticket.finish(|py| match opened {
+                Ok(shared) => Ok(Py::new(py, Store { shared: Arc::new(shared) })?.into_any()),
+                Err((error, _bridge)) => Err(raise(error)),
             });
         })?;
         Ok(future)

@@ -1,12 +1,13 @@
 //! The core's values to the dataclasses of `element_store.types`. Runs on the loop's thread: whatever is slow here slows every call.
 
 use crate::errors::Failure;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::collections::BTreeMap;
 use trefoil_core::element::info::{ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, ViewInfo};
-use trefoil_core::element::rows::{Attributes, Kind};
+use trefoil_core::element::rows::{Attributes, ElementRow, Etag, Kind};
 use trefoil_core::error::Result;
 use trefoil_core::store::{DeviceStatus, Status};
 
@@ -143,6 +144,15 @@ fn part_digests<'py>(py: Python<'py>, parts: &[PartInfo]) -> PyResult<Bound<'py,
     )
 }
 
+/// Digests kept with the content: those of the row, and the MD5 that is its ETag.
+fn kept<'py>(py: Python<'py>, row: &ElementRow) -> PyResult<Bound<'py, PyDict>> {
+    let digests = dict(py, &row.digests)?;
+    if let Etag::Md5(md5) = &row.etag {
+        digests.set_item(intern!(py, "md5"), PyBytes::new(py, md5))?;
+    }
+    Ok(digests)
+}
+
 impl ToPython for ElementInfo {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (types, row) = (types(py)?, &self.row);
@@ -162,7 +172,7 @@ impl ToPython for ElementInfo {
                 row.content_version,
                 row.modified_ns,
                 attributes(py, types, &row.attributes)?,
-                dict(py, &self.digests())?,
+                kept(py, row)?,
                 row.composite,
                 PyTuple::new(py, sizes)?,
                 part_digests(py, &self.parts)?,
