@@ -49,8 +49,8 @@ use upkeep::{Checkpointed, UpkeepCounters};
 
 /// Content up to this size lands in the journal as one record.
 pub const SMALL_BYTES_MAX: usize = 128 * 1024;
-/// Of one record of the daemon.
-pub const RECORD_BYTES_MAX: usize = 60 * 1024;
+/// Of one record of the daemon: a row's value.
+pub const RECORD_BYTES_MAX: usize = crate::meta::VALUE_BYTES_MAX;
 pub const RECORD_NAME_BYTES_MAX: usize = 512;
 /// Keys that one transaction deletes.
 const DELETED_KEYS_MAX: usize = 64;

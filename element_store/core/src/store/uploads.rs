@@ -140,11 +140,7 @@ impl Store {
         let element = source.element.id;
         let runs = content::clipped_runs(&self.core.snapshot(), element, start, stop, SHARED_RUNS_MAX + 1)?.len();
         if runs <= SHARED_RUNS_MAX {
-            let origin = Origin::Share {
-                element: element,
-                start,
-                stop,
-            };
+            let origin = Origin::Share { element, start, stop };
             return wait(|done| {
                 self.core
                     .committer
