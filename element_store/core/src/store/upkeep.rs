@@ -25,8 +25,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Parts of the journal in use, of 100: from the first on the reducer empties it without regard to users, from the second on a checkpoint is made.
 const REDUCE_PERCENT: u64 = 25;
 const CHECKPOINT_PERCENT: u64 = 40;
-/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions in a tick.
+/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions, or bytes landed in segments, in a tick.
 const IDLE_TRANSACTIONS: u64 = 8;
+const IDLE_LANDED_BYTES: u64 = 1 << 20;
 /// Mappings given back in one transaction.
 const FREE_MAPPINGS: usize = 512;
 /// A table segment that is live to less than one part in this many is rewritten.
@@ -238,12 +239,13 @@ impl Core {
     }
 
     pub(super) fn run_reducer(&self) {
-        let (mut mark, mut transactions, mut raw) = (0, 0, 0);
+        let (mut mark, mut transactions, mut landed, mut raw) = (0, 0, 0, 0);
         while !self.wake.is_stopped() {
             self.wake.reducer.wait(TICK);
             let done = self.committer.counters.transactions.load(Ordering::Relaxed);
-            let idle = done - transactions <= IDLE_TRANSACTIONS;
-            transactions = done;
+            let bytes = self.holds.landed_bytes.load(Ordering::Relaxed);
+            let idle = done - transactions <= IDLE_TRANSACTIONS && bytes - landed <= IDLE_LANDED_BYTES;
+            (transactions, landed) = (done, bytes);
             let step = self.reduce_step(idle, mark, &mut raw);
             match &step {
                 Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
