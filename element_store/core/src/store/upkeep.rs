@@ -266,11 +266,8 @@ impl Core {
         } else {
             mark
         };
-        if before < u64::MAX && !idle {
-            return Ok(false);
-        }
         let mut moved = 0;
-        while !self.wake.is_stopped() {
+        while (idle || before == u64::MAX) && !self.wake.is_stopped() {
             let step = self.reduce_journal(before)?;
             moved += step;
             self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
@@ -282,16 +279,21 @@ impl Core {
         if idle {
             *raw = self.reduce_raw(*raw)?.unwrap_or(0);
         }
+        if self.compact()? {
+            self.wake_upkeep();
+            moved += 1;
+        }
         Ok(moved > 0)
     }
 
-    /// The manifest without the tables in sparse segments: the next export writes those anew.
+    /// The manifest without the tables in sparse or degraded segments: the next export writes those anew.
     fn without_sparse(&self, manifest: &Manifest) -> Result<Manifest> {
         let zone_bytes = self.pool.geometry.zone_bytes;
+        let degraded = self.segments.degraded();
         let mut kept = manifest.clone();
         let sparse: HashSet<u64> = segments_of(manifest)?
             .into_iter()
-            .filter(|(id, live)| live * SPARSE_SHARE < zone_bytes && !self.segments.is_open(*id))
+            .filter(|(id, live)| degraded.contains(id) || (live * SPARSE_SHARE < zone_bytes && !self.segments.is_open(*id)))
             .map(|(id, _)| id)
             .collect();
         if !sparse.is_empty() {
