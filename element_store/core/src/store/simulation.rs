@@ -300,7 +300,9 @@ impl World {
                 break;
             }
         }
-        self.power.cut_after(0);
+        if !self.power.is_cut() {
+            self.power.cut_after(0);
+        }
         let _closed = self.store.close();
         let seed = self.random.next_u64();
         for (index, device) in self.devices.iter().enumerate() {
