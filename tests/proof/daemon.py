@@ -28,6 +28,9 @@ ACCESS_KEY = "proofproofproof"
 SECRET_KEY = "proof-secret-proof-secret"
 DAMAGE_METRIC = "trefoil_segment_checksum_errors_total"
 REPAIR_METRIC = "trefoil_segment_repaired_total"
+JOURNAL_REPAIR_METRIC = "trefoil_journal_repaired_total"
+JOURNAL_USED_METRIC = "trefoil_journal_used_bytes"
+JOURNAL_SIZE_METRIC = "trefoil_journal_size_bytes"
 FLUSHES_METRIC = "trefoil_device_flushes_total"
 WRITE_BYTES_METRIC = "trefoil_device_write_bytes_total"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -133,7 +136,10 @@ class Daemon:
             return {}
         lines = self._admin("/metrics").decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
+        found = {name: float(value) for name, value in samples}
+        if not found:
+            raise DaemonFailed(f"{self.spec.name} has no metrics at /metrics")
+        return found
 
     def advice(self) -> Sequence[str]:
         """What `trefoil status` tells the operator to do; empty for a daemon without."""
@@ -161,8 +167,13 @@ class Daemon:
 
 
 def metric_sum(metrics: Mapping[str, float], name: str) -> float:
-    """Sum of a metric over its labels."""
-    return sum(value for sample, value in metrics.items() if sample == name or sample.startswith(name + "{"))
+    """Sum of a metric over its labels; 0 for a daemon without metrics. Raises KeyError for a name that there is not: 0 would acquit."""
+    if not metrics:
+        return 0.0
+    values = [value for sample, value in metrics.items() if sample == name or sample.startswith(name + "{")]
+    if not values:
+        raise KeyError(f"/metrics has no {name}")
+    return sum(values)
 
 
 def free_port() -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.proof.daemon import DAMAGE_METRIC, Daemon, metric_sum, trefoil
+from tests.proof.daemon import DAMAGE_METRIC, JOURNAL_REPAIR_METRIC, Daemon, metric_sum, trefoil
 from tests.proof.load import Client
+from tests.proof.powerloss.store_subject import WORK_METRICS
 from tests.proof.s3 import S3Client
 
 BUCKET = "proof"
@@ -34,9 +35,16 @@ class DaemonSession:
         return S3Client(self._daemon.spec.endpoint, BUCKET)
 
     def damage(self) -> Sequence[str]:
-        """Payloads that failed their checksum: power loss alone must never make a referenced payload wrong."""
-        count = metric_sum(self._daemon.metrics(), DAMAGE_METRIC)
-        return [f"{count:.0f} payloads failed their checksum"] if count else []
+        """Payloads that failed their checksum: power loss alone must never make a referenced payload wrong, nor may recovery leave a mirror
+        of the journal behind.
+        """
+        metrics = self._daemon.metrics()
+        counts = {"payloads failed their checksum": DAMAGE_METRIC, "copies in the journal were wrong": JOURNAL_REPAIR_METRIC}
+        return [f"{count:.0f} {what}" for what, name in counts.items() if (count := metric_sum(metrics, name))]
+
+    def work(self) -> Mapping[str, float]:
+        metrics = self._daemon.metrics()
+        return {name: metric_sum(metrics, f"trefoil_{name}") for name in WORK_METRICS}
 
     def freeze(self) -> None:
         self._daemon.freeze()

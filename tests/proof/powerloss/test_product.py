@@ -49,6 +49,7 @@ def run(subject: Subject, plan: Plan, directory: Path) -> Report:
     assert report.load_errors == []
     assert report.acknowledged >= OPERATIONS_MIN, "too little load to judge anything"
     assert report.states == plan.states
+    assert report.work and all(report.work.values()), f"nothing was cut in the middle of some background work: {report.work}"
     return report
 
 
