@@ -221,6 +221,20 @@ fn random_truncation_and_scribbling_never_panics() {
     assert!(opened > 50 && refused > 20, "{opened} {refused}");
 }
 
+/// Two of six device files were truncated under a running daemon, which went on without them; its next start was refused because of them.
+#[test]
+fn a_truncated_device_is_only_stale_once_the_pool_went_on_without_it() {
+    let devices = memory(6);
+    format(&devices, 1);
+    let short: Vec<_> = devices[4..].iter().map(|device| Arc::new(device.resized(BYTES / 2))).collect();
+    let found = [devices[..4].to_vec(), short].concat();
+    assert!(sentence(open(&found)).contains("m4 was truncated"));
+    assert_eq!(open(&devices[..4]).unwrap().membership_epoch(), 2);
+    let pool = open(&found).unwrap();
+    assert_eq!((pool.membership_epoch(), pool.devices.live()), (2, vec![0, 1, 2, 3]));
+    assert!(pool.notes[0].contains("m4 is stale"), "{:?}", pool.notes);
+}
+
 #[test]
 fn a_missing_device_is_dead_in_a_new_epoch_and_stale_when_it_returns() {
     let devices = memory(6);
