@@ -28,6 +28,8 @@ ACCESS_KEY = "proofproofproof"
 SECRET_KEY = "proof-secret-proof-secret"
 DAMAGE_METRIC = "trefoil_segment_checksum_errors_total"
 REPAIR_METRIC = "trefoil_segment_repaired_total"
+RESILVER_METRIC = "trefoil_journal_resilvered_total"
+MOVED_METRIC = "trefoil_reducer_extents_moved_total"
 JOURNAL_REPAIR_METRIC = "trefoil_journal_repaired_total"
 JOURNAL_USED_METRIC = "trefoil_journal_used_bytes"
 JOURNAL_SIZE_METRIC = "trefoil_journal_size_bytes"
@@ -114,6 +116,20 @@ class Daemon:
 
     def thaw(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
+
+    def starve(self, threads: Sequence[str]) -> Sequence[str]:
+        """Puts the daemon on one processor and leaves the threads of these names only what its others do not want there.
+
+        Lasts until the daemon ends. Returns the names found.
+        """
+        found, processor = [], min(os.sched_getaffinity(self.pid))
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {processor})
+            name = (task / "comm").read_text().strip()
+            if name in threads:
+                os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
+                found.append(name)
+        return found
 
     def tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

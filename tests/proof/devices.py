@@ -24,7 +24,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.proof.content import content
-from tests.proof.daemon import DAMAGE_METRIC, REPAIR_METRIC, Daemon, Spec, metric_sum, minio, trefoil
+from tests.proof.daemon import (
+    DAMAGE_METRIC,
+    MOVED_METRIC,
+    REPAIR_METRIC,
+    RESILVER_METRIC,
+    Daemon,
+    DaemonFailed,
+    Spec,
+    metric_sum,
+    minio,
+    trefoil,
+)
 from tests.proof.judge import judge
 from tests.proof.load import Load, Mix
 from tests.proof.s3 import S3Client
@@ -33,6 +44,7 @@ BUCKET = "proof"
 NEEDLE_BYTES = 64
 REFUSAL_SECONDS_MAX = 30.0
 ADVICE_SECONDS_MAX = 20.0
+MOVE_SECONDS_MAX = 20.0
 
 
 @dataclass
@@ -127,9 +139,39 @@ def _wait_for_advice(daemon: Daemon) -> Sequence[str]:
     return advice
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """A way in which the store keeps content, and how to damage it so that redundancy is needed to give it back."""
+
+    object_bytes: int
+    copies: int | None
+    """Places in which the bytes are found while they are kept so; None: some number of former places as well."""
+    flipped: int | None
+    """In how many of them a byte is flipped; None: in all."""
+    detected_metric: str
+    repaired_metric: str
+
+
+KEEPINGS = {
+    "extents": Keeping(1 << 20, 1, None, DAMAGE_METRIC, REPAIR_METRIC),
+    # Small content was in the journal first: its former copies there are not needed any more, and are flipped too.
+    "chunks": Keeping(32 << 10, None, None, DAMAGE_METRIC, REPAIR_METRIC),
+    # Two of three mirrors; recovery puts them right before anything is served.
+    "journal": Keeping(32 << 10, 3, 2, RESILVER_METRIC, RESILVER_METRIC),
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    file: Path
+    offset: int
+    right: int
+
+
 @dataclass
 class FlipReport:
     flipped: int = 0
+    """Objects of which a byte was flipped."""
     wrong_reads: list[str] = field(default_factory=list)
     detected: float = 0
     repaired: float = 0
@@ -142,22 +184,21 @@ class FlipReport:
         )
 
 
-def flip_bytes(daemon: Daemon, devices: Sequence[Path], *, objects: int = 12, size: int = 1 << 20, seed: int = 3) -> FlipReport:
+def flip_bytes(daemon: Daemon, devices: Sequence[Path], kept: str = "extents", *, objects: int = 12, seed: int = 3) -> FlipReport:
     """Flip one byte of the stored payload of each object while the daemon is down; then every read must be right, and repair the medium.
 
-    The payload is found on the devices by its own bytes: the content is random, so no reduction changes it. One flip per object, of a byte
-    that is stored once, so that only the code can give it back.
+    The payload is found on the devices by its own bytes: the content is random, so no reduction changes it.
     """
-    report, chance = FlipReport(), random.Random(seed)
+    report, chance, keeping = FlipReport(), random.Random(seed), KEEPINGS[kept]
     daemon.start()
     try:
-        payloads = {f"flip/{number:03}": chance.randbytes(size) for number in range(objects)}
+        payloads = {f"flip/{number:03}": chance.randbytes(keeping.object_bytes) for number in range(objects)}
         with S3Client(daemon.spec.endpoint, BUCKET) as client:
             client.create_bucket()
             for key, data in payloads.items():
                 client.put(key, data)
-        daemon.stop()
-        flips = [flip for data in payloads.values() if (flip := _flip_one(devices, data, chance)) is not None]
+        _end_keeping(daemon, kept, objects)
+        flips = [flip for data in payloads.values() if (flip := _flip_one(devices, data, keeping, chance))]
         report.flipped = len(flips)
         daemon.start()
         # A counter of ours starts at zero with the daemon; recovery may already have met a flipped byte.
@@ -168,29 +209,53 @@ def flip_bytes(daemon: Daemon, devices: Sequence[Path], *, objects: int = 12, si
                         report.wrong_reads.append(f"{key} reads back differently")
                 except Exception as error:
                     report.wrong_reads.append(f"{key} cannot be read: {error}")
-        report.detected = metric_sum(daemon.metrics(), DAMAGE_METRIC)
-        report.repaired = metric_sum(daemon.metrics(), REPAIR_METRIC)
-        report.unrepaired = sum(1 for file, at, byte in flips if _byte_at(file, at) != byte)
+        metrics = daemon.metrics()
+        report.detected, report.repaired = metric_sum(metrics, keeping.detected_metric), metric_sum(metrics, keeping.repaired_metric)
+        report.unrepaired = sum(not _is_repaired(flip, keeping) for flip in flips)
     finally:
         daemon.kill()
     return report
 
 
-def _flip_one(devices: Sequence[Path], data: bytes, chance: random.Random) -> tuple[Path, int, int] | None:
-    """Find a random piece of the content on the devices, exactly once, and flip a byte in it. Returns where, and what was right."""
+def _end_keeping(daemon: Daemon, kept: str, objects: int) -> None:
+    """End the daemon while it keeps the objects in that way."""
+    if kept == "journal":
+        # Before it moves them elsewhere, which it does within a second.
+        daemon.kill()
+        return
+    deadline = time.monotonic() + MOVE_SECONDS_MAX
+    while kept == "chunks" and metric_sum(daemon.metrics(), MOVED_METRIC) < objects:
+        if time.monotonic() > deadline:
+            raise DaemonFailed(f"small objects are still in the journal after {MOVE_SECONDS_MAX:.0f} s")
+        time.sleep(0.1)
+    daemon.stop()
+
+
+def _flip_one(devices: Sequence[Path], data: bytes, keeping: Keeping, chance: random.Random) -> Sequence[Flip]:
+    """Find a random piece of the content on the devices and flip a byte in it. Returns where, and what was right; nothing if it is kept otherwise."""
     for _ in range(20):
         at = chance.randrange(len(data) - NEEDLE_BYTES)
         places = list(_find(devices, data[at : at + NEEDLE_BYTES]))
-        if len(places) == 1:
-            file, offset = places[0]
-            byte = _byte_at(file, offset)
-            with file.open("r+b") as target:
-                target.seek(offset)
-                target.write(bytes([byte ^ (1 << chance.randrange(8))]))
-                target.flush()
-                os.fsync(target.fileno())
-            return file, offset, byte
-    return None
+        if places and keeping.copies in (None, len(places)):
+            bit = 1 << chance.randrange(8)
+            return [_flip_at(file, offset, bit) for file, offset in chance.sample(places, keeping.flipped or len(places))]
+    return []
+
+
+def _flip_at(file: Path, offset: int, bit: int) -> Flip:
+    byte = _byte_at(file, offset)
+    with file.open("r+b") as target:
+        target.seek(offset)
+        target.write(bytes([byte ^ bit]))
+        target.flush()
+        os.fsync(target.fileno())
+    return Flip(file, offset, byte)
+
+
+def _is_repaired(flips: Sequence[Flip], keeping: Keeping) -> bool:
+    """All places are right, or the one that matters where there are former ones too."""
+    right = [_byte_at(flip.file, flip.offset) == flip.right for flip in flips]
+    return any(right) if keeping.copies is None else all(right)
 
 
 def _find(devices: Sequence[Path], needle: bytes) -> Iterator[tuple[Path, int]]:
@@ -307,11 +372,12 @@ def main() -> None:
             print(f"{damage.__name__}: {report.sentence()}")
             print(*report.faults, sep="\n")
             faulty |= bool(report.faults)
-    with tempfile.TemporaryDirectory(prefix="proof-devices-") as scratch:
-        daemon, devices = _daemon(Path(scratch), options.minio)
-        flips = flip_bytes(daemon, devices)
-        print(flips.sentence(), *flips.wrong_reads, sep="\n")
-        faulty |= bool(flips.wrong_reads)
+    for kept in KEEPINGS if options.minio is None else ["extents"]:
+        with tempfile.TemporaryDirectory(prefix="proof-devices-") as scratch:
+            daemon, devices = _daemon(Path(scratch), options.minio)
+            flips = flip_bytes(daemon, devices, kept)
+            print(f"{kept}: {flips.sentence()}", *flips.wrong_reads, sep="\n")
+            faulty |= bool(flips.wrong_reads or flips.unrepaired or not flips.flipped)
     sys.exit(1 if faulty else 0)
 
 
