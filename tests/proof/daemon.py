@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.proof import ptrace
 from tests.proof.s3 import Endpoint
 
 READY_SECONDS_MAX = 60.0
@@ -62,6 +63,7 @@ class Daemon:
         self.spec = spec
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped: list[int] = []
 
     def start(self, *, ready_seconds_max: float = READY_SECONDS_MAX) -> float:
         """Returns the seconds from start to ready."""
@@ -108,6 +110,9 @@ class Daemon:
             return
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+            for thread in self._stopped:
+                ptrace.reap(thread)
+        self._stopped.clear()
         self._process.wait()
         self._process = None
 
@@ -117,19 +122,11 @@ class Daemon:
     def thaw(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
 
-    def starve(self, threads: Sequence[str]) -> Sequence[str]:
-        """Puts the daemon on one processor and leaves the threads of these names only what its others do not want there.
-
-        Lasts until the daemon ends. Returns the names found.
-        """
-        found, processor = [], min(os.sched_getaffinity(self.pid))
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {processor})
-            name = (task / "comm").read_text().strip()
-            if name in threads:
-                os.sched_setscheduler(int(task.name), os.SCHED_IDLE, os.sched_param(0))
-                found.append(name)
-        return found
+    def stop_thread(self, name: str) -> None:
+        """This thread of the daemon does nothing more until the daemon is killed. Raises LookupError."""
+        thread = ptrace.thread_named(self.pid, name)
+        ptrace.stop(thread)
+        self._stopped.append(thread)
 
     def tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,29 @@ BUCKET = "proof"
 
 @dataclass(frozen=True)
 class DaemonSubject:
+    leave_out_flushes: bool = False
+    """The control: once the bucket is made, flushes do nothing. While it is recorded only; crash states are opened by the daemon as it is."""
+
     def start(self, devices: Sequence[Path], state: Path, *, first: bool) -> DaemonSession:
-        daemon = Daemon(trefoil(devices, state), state.with_name(state.name + ".log"))
+        trigger = state.with_name("leave-out-flushes")
+        env = leave_out_environment(trigger) if first and self.leave_out_flushes else {}
+        daemon = Daemon(trefoil(devices, state, env=env), state.with_name(state.name + ".log"))
         # A few crash states are judged at a time; the judge's own CPU share must not look like a slow start.
         daemon.start(ready_seconds_max=120.0)
         session = DaemonSession(daemon)
         if first:
             with S3Client(daemon.spec.endpoint, BUCKET) as client:
                 client.create_bucket()
+            trigger.touch()
         return session
+
+
+def leave_out_environment(trigger: Path) -> Mapping[str, str]:
+    """Of a daemon whose flushes do nothing once `trigger` exists; needs the C compiler that the core's build needs too."""
+    library = trigger.with_name("leave_out.so")
+    source = Path(__file__).with_name("leave_out.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "PROOF_LEAVE_OUT": str(trigger)}
 
 
 class DaemonSession:
