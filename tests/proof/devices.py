@@ -70,12 +70,11 @@ def delete_content(device: Path) -> None:
 
 
 def zero_content(device: Path) -> None:
-    """The same for files that stay open: their bytes are gone at once."""
+    """The same for files that stay open and keep their length: their bytes are gone, and no read or write fails."""
     for file in _files(device):
         with suppress(FileNotFoundError):
-            size = file.stat().st_size
-            os.truncate(file, 0)
-            os.truncate(file, size)
+            length = str(file.stat().st_size)
+            subprocess.run(["fallocate", "--punch-hole", "--offset", "0", "--length", length, str(file)], check=True)
 
 
 def truncate_content(device: Path) -> None:
@@ -106,6 +105,8 @@ def lose_content(
                 damage(device)
             load.run_for(seconds)
             _judge(daemon, load, report, "after the damage")
+            if expect_advice and not _wait_for_advice(daemon):
+                report.faults.append("status gives no advice after the damage")
             if restart and not report.faults:
                 load.pause()
                 daemon.kill()
@@ -116,7 +117,7 @@ def lose_content(
             if expect_advice:
                 report.advice = _wait_for_advice(daemon)
                 if not report.advice:
-                    report.faults.append("status gives no advice")
+                    report.faults.append("status gives no advice after a restart on what is left")
         report.faults += load.history.errors
         report.acknowledged = load.history.acknowledged()
     finally:
