@@ -34,7 +34,7 @@ def test_kills_with_a_device_gone_lose_nothing_and_are_explained(daemon: Daemon,
     def lose() -> None:
         devices[1].rename(tmp_path / "lost")
 
-    report = run(daemon, KillPlan(seconds=SECONDS / 2, every=4.0, seed=2, at_half=lose))
+    report = run(daemon, KillPlan(seconds=SECONDS, every=4.0, seed=2, at_half=lose))
     check(report)
     assert report.advice
 
