@@ -13,5 +13,7 @@ pub mod path;
 pub mod rows;
 pub mod transaction;
 pub mod upload;
+pub mod version_listing;
+pub mod versions;
 
 pub use crate::meta::{Row, Rows};
