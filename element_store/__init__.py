@@ -139,6 +139,7 @@ class OpensStore(Protocol):
         state: Path,
         code: tuple[int, int] | None = None,
         format_block_devices: bool = False,
+        allow_degraded: bool = False,
     ) -> Store: ...
 
 
@@ -184,13 +185,15 @@ class Store:
         state: Path,
         code: tuple[int, int] | None = None,
         format_block_devices: bool = False,
+        allow_degraded: bool = False,
     ) -> Store:
         """Opens the pool on directories, files or block devices; formats them if all are empty.
 
         `state`: a directory for the metadata tree, a cache that is rebuilt when lost. `code`: k and m of a new pool, by default chosen by
-        the number of devices. Block devices are formatted only if `format_block_devices`. Raises Refused.
+        the number of devices. Block devices are formatted only if `format_block_devices`. `allow_degraded`: start although more devices
+        are missing than the code makes up for, which writes them off. Raises Refused.
         """
-        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices))
+        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:

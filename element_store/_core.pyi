@@ -54,7 +54,9 @@ class Staged:
 @final
 class Store:
     @staticmethod
-    def open(devices: Sequence[str], state: Path, code: tuple[int, int] | None, format_block_devices: bool, /) -> Future[Store]:
+    def open(
+        devices: Sequence[str], state: Path, code: tuple[int, int] | None, format_block_devices: bool, allow_degraded: bool, /
+    ) -> Future[Store]:
         """Attaches to the running event loop."""
 
     def close(self) -> Future[None]:

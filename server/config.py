@@ -74,6 +74,10 @@ class PoolSection(Section):
         pattern=r"^$|^\d{1,2}\+\d$",
         description='Erasure code "k+m" of a new pool: k data and m parity shards, any m devices may be lost. Empty: by device count.',
     )
+    allow_degraded: bool = Field(
+        False,
+        description="Start although more devices are missing than the code makes up for. Writes them off: only if they are lost for good.",
+    )
 
     def km(self) -> tuple[int, int] | None:
         """(k, m), or None where the device count decides."""

@@ -22,7 +22,11 @@ async def open_store(settings: Settings, state: StateDirectory, *, format_device
     check_devices(settings.data)
     try:
         return await element_store.Store.open(
-            settings.data, state=state.store, code=settings.pool.km(), format_block_devices=format_devices
+            settings.data,
+            state=state.store,
+            code=settings.pool.km(),
+            format_block_devices=format_devices,
+            allow_degraded=settings.pool.allow_degraded,
         )
     except Refused as error:
         raise UserError(str(error), exit_code=Exit.REFUSED, kind="refused") from None

@@ -1,4 +1,4 @@
-//! Content on its way in: hashed and written by one thread of the pool at a time, in order, while more of it arrives.
+//! Content on its way in: hashed and written by one job of the pool at a time, in order, while more of it arrives.
 //!
 //! `write` only queues; a job starts when JOB_BYTES have come together, and the writer waits when more than WAITING_BYTES_MAX are queued or under
 //! way. `bytes` objects are kept, not copied. What went wrong in the background is raised by the next call. Dropped, it discards.
@@ -18,6 +18,8 @@ use trefoil_core::store::{Staged as Finished, Staging};
 
 /// Bytes for which it pays to wake a thread.
 const JOB_BYTES: usize = 1024 * 1024;
+/// Bytes for which it pays to hash beside writing: MD5 takes longer than landing, and one after the other both bound a stream.
+const PARALLEL_BYTES_MIN: usize = 512 * 1024;
 /// Bytes of one writer in memory, before the store's own row.
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The writer goes on when as few as this are left: the thread has enough to do until the next arrive.
@@ -249,13 +251,15 @@ impl Lane {
 
     /// Writes the pieces; then, where that is wanted, finishes or discards. None at the end.
     fn go_on(&self, mut work: Work, pieces: Vec<Piece>) -> Result<Option<Work>> {
-        for piece in pieces {
-            if lock(&self.state).discarded {
-                return Ok(None);
-            }
-            work.hasher.update(piece.as_ref());
-            work.staging.write(piece.as_ref())?;
-            self.written(piece.as_ref().len());
+        if pieces.iter().map(|piece| piece.as_ref().len()).sum::<usize>() < PARALLEL_BYTES_MIN {
+            pieces.iter().for_each(|piece| work.hasher.update(piece.as_ref()));
+            self.write_all(&mut work.staging, &pieces)?;
+        } else {
+            let Work { staging, hasher } = &mut work;
+            std::thread::scope(|scope| {
+                scope.spawn(|| pieces.iter().for_each(|piece| hasher.update(piece.as_ref())));
+                self.write_all(staging, &pieces)
+            })?;
         }
         let mut state = lock(&self.state);
         if state.discarded {
@@ -271,6 +275,18 @@ impl Lane {
             ticket.settle(result);
         }
         Ok(None)
+    }
+
+    /// Stops early if the content was discarded.
+    fn write_all(&self, staging: &mut Staging, pieces: &[Piece]) -> Result<()> {
+        for piece in pieces {
+            if lock(&self.state).discarded {
+                break;
+            }
+            staging.write(piece.as_ref())?;
+            self.written(piece.as_ref().len());
+        }
+        Ok(())
     }
 
     fn end(&self, work: Work) -> Result<trefoil_core::element::info::Digests> {

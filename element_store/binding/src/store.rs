@@ -130,13 +130,21 @@ fn limit(what: &str) -> PyErr {
 #[pymethods]
 impl Store {
     #[staticmethod]
-    fn open(py: Python<'_>, devices: Vec<PathBuf>, state: PathBuf, code: Option<(u8, u8)>, format_block_devices: bool) -> Future {
+    fn open(
+        py: Python<'_>,
+        devices: Vec<PathBuf>,
+        state: PathBuf,
+        code: Option<(u8, u8)>,
+        format_block_devices: bool,
+        allow_degraded: bool,
+    ) -> Future {
         let bridge = Attached(Bridge::attach(py)?);
         let (future, ticket) = bridge.0.begin(py)?;
         aside("store-open", move || {
             let options = OpenOptions {
                 code,
                 format_block_devices,
+                allow_degraded,
                 ..OpenOptions::default()
             };
             let opened = open_store(&devices, &state, options, bridge);

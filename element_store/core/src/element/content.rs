@@ -9,6 +9,7 @@ use super::rows::{CHECKSUM_BLOCK, ChunkRow, ExtentRow, MappingRow, Placement};
 use super::transaction::Transaction;
 use crate::codec::checksum;
 use crate::error::{Error, Result};
+use crate::segment::Location;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
 pub const INLINE_MAPPINGS_MAX: usize = 8;
@@ -245,6 +246,16 @@ pub fn replace(tx: &mut Transaction, id: u64, old: &ExtentRow, placement: Placem
         },
     )?;
     Ok(true)
+}
+
+/// The chunk's bytes now lie elsewhere too; nothing happens if it is gone or was moved meanwhile.
+pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Location) -> Result<()> {
+    if chunk(tx, id)?.as_ref() != Some(old) {
+        return Ok(());
+    }
+    tx.vacate(&old.location);
+    tx.occupy(&location);
+    tx.put_chunk(id, &ChunkRow { location, ..old.clone() })
 }
 
 /// Gives back at most `limit` mappings of an element; true if none is left.

@@ -11,6 +11,8 @@ pub mod listing;
 pub mod namespace;
 pub mod path;
 pub mod rows;
+#[cfg(test)]
+mod tests;
 pub mod transaction;
 pub mod upload;
 pub mod version_listing;

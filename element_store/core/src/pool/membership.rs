@@ -98,7 +98,17 @@ impl Membership {
     }
 
     fn bury(&mut self, devices: &Devices) -> Result<()> {
-        for index in self.newly_dead(devices) {
+        let dead = self.newly_dead(devices);
+        let m = usize::from(self.shared.code.m);
+        if dead.len() > m {
+            // To go on would make them stale for ever; if they come back together (a controller, a shelf, a power rail), nothing is lost.
+            return Err(Error::Closed(format!(
+                "{} devices failed at once and code {} makes up for {m}; restart once they are back",
+                dead.len(),
+                self.shared.code
+            )));
+        }
+        for index in dead {
             self.shared.members[usize::from(index)].live = false;
         }
         let live = devices.live().len();

@@ -230,9 +230,17 @@ fn check_enough(shared: &Superblock, present: Vec<u16>, allow_degraded: bool) ->
             shared.journal_mirrors
         )));
     }
+    let m = usize::from(shared.code.m);
+    if last - count > m && !allow_degraded {
+        return Err(Error::Refused(format!(
+            "{} of the {last} devices last in use are missing and code {} makes up for {m}; attach them, or start with pool.allow_degraded if they are lost for good",
+            last - count,
+            shared.code
+        )));
+    }
     if count * 2 <= last && !allow_degraded {
         return Err(Error::Refused(format!(
-            "only {count} of the {last} devices last in use are here; attach the others, or allow a degraded start if they are lost for good"
+            "only {count} of the {last} devices last in use are here; attach the others, or start with pool.allow_degraded if they are lost for good"
         )));
     }
     Ok(())

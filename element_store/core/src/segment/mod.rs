@@ -28,6 +28,7 @@ pub use scrub::{Scan, ScannedPayload, ScrubReport};
 pub use space::{DeviceSpace, ReclaimToken, SpaceStatus};
 
 use crate::error::{Error, Result};
+use bytes::Bytes;
 use flush::Flusher;
 use space::Space;
 use std::collections::HashMap;
@@ -39,7 +40,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 pub struct WriteJob {
     pub device: u16,
     pub offset: u64,
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -124,7 +124,7 @@ impl Segments {
         let job = WriteJob {
             device: job.device,
             offset: job.offset,
-            bytes: bytes.to_vec(),
+            bytes: bytes.to_vec().into(),
         };
         let device = job.device;
         let done = self

@@ -5,7 +5,9 @@
 use super::code::Code;
 use super::layout::ROW_ALIGN;
 use crate::codec::{Reader, Writer, checksum};
+use crate::device::aligned::Aligned;
 use crate::error::{Error, Result};
+use std::ops::DerefMut;
 
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 pub const HEADER_BYTES: usize = 48;
@@ -127,8 +129,8 @@ fn fill(payloads: &[Payload<'_>], k: usize, bytes: usize) -> Vec<(usize, usize)>
 }
 
 /// All k + m shards of a row.
-pub(super) fn build(code: Code, segment: u64, plan: &RowPlan, payloads: &[Payload<'_>]) -> Vec<Vec<u8>> {
-    let mut shards = vec![vec![0; plan.row_bytes]; code.shards()];
+pub(super) fn build(code: Code, segment: u64, plan: &RowPlan, payloads: &[Payload<'_>]) -> Vec<Aligned> {
+    let mut shards: Vec<Aligned> = (0..code.shards()).map(|_| Aligned::zeroed(plan.row_bytes)).collect();
     for ((shard, at), payload) in plan.places.iter().zip(payloads) {
         let header = PayloadHeader {
             kind: payload.kind,
@@ -147,9 +149,9 @@ pub(super) fn build(code: Code, segment: u64, plan: &RowPlan, payloads: &[Payloa
 }
 
 /// Fills the last m of k + m shards.
-pub(super) fn encode_parity(code: Code, shards: &mut [Vec<u8>]) {
+pub(super) fn encode_parity<S: DerefMut<Target: AsRef<[u8]> + AsMut<[u8]>>>(code: Code, shards: &mut [S]) {
     let (data, parity) = shards.split_at_mut(code.k());
-    let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
-    let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+    let data: Vec<&[u8]> = data.iter().map(|shard| shard.as_ref()).collect();
+    let mut parity: Vec<&mut [u8]> = parity.iter_mut().map(|shard| shard.as_mut()).collect();
     code.encode(&data, &mut parity);
 }

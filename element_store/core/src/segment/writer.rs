@@ -6,6 +6,7 @@
 use super::layout::{Class, Location};
 use super::row::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX, Payload, ROW_BYTES_MAX, RowPlan};
 use super::{Segment, Segments, WriteJob, add, lock};
+use crate::device::aligned::Aligned;
 use crate::error::{Error, Result};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -151,10 +152,10 @@ impl Segments {
         let layout = &row.segment.layout;
         let shards = row::build(row.segment.code, layout.id, &row.plan, payloads);
         add(&self.counters.written_bytes, (shards.len() * row.plan.row_bytes) as u64);
-        let job = |((device, zone), bytes): (&(u16, u32), Vec<u8>)| WriteJob {
+        let job = |((device, zone), bytes): (&(u16, u32), Aligned)| WriteJob {
             device: *device,
             offset: self.geometry.offset(*zone, row.offset),
-            bytes,
+            bytes: bytes.into_bytes(),
         };
         let outcomes = self.drives.write_all(layout.zones.iter().zip(shards).map(job).collect(), false);
         let written = outcomes

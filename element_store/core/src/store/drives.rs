@@ -8,8 +8,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-
 use crate::device::set::{self, Devices};
 use crate::segment::{Drives, ReadJob, WriteJob};
 
@@ -93,7 +91,7 @@ impl Drives for PoolDrives {
         let batch = jobs.into_iter().map(|job| set::WriteJob {
             device: job.device,
             offset: job.offset,
-            bytes: Bytes::from(job.bytes),
+            bytes: job.bytes,
         });
         per_job(&order, self.devices.write_all(batch.collect(), flush))
     }

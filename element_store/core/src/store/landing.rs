@@ -11,6 +11,7 @@ use crate::element::rows::{EXTENT_BYTES_MAX, ExtentRow, Placement};
 use crate::error::{Error, Result};
 use crate::segment::{Class, Location, Payload};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// `PayloadHeader::kind` of a raw extent; its owner is the extent.
@@ -26,6 +27,8 @@ pub struct Holds {
     counts: Mutex<HashMap<u64, usize>>,
     /// Segments that somebody let go of since the freeing job last looked.
     dropped: Mutex<HashSet<u64>>,
+    /// By users, since open.
+    pub landed_bytes: AtomicU64,
     /// Held for reading from before an append until its segments are counted; for writing while the freeing job decides.
     pub appending: RwLock<()>,
 }
@@ -210,6 +213,8 @@ impl Staging {
             })
             .collect();
         let core = self.core.clone();
+        let bytes = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        core.holds.landed_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.hold.append(|| core.append(Class::Landing, &payloads))
     }
 

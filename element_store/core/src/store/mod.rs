@@ -5,6 +5,7 @@
 //! `docs/CONCURRENCY.md` names the threads and locks, `docs/DURABILITY.md` says when what is safe.
 
 pub mod commit;
+mod compact;
 pub mod digest;
 pub mod drives;
 mod guard;

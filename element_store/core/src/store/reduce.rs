@@ -124,7 +124,8 @@ impl Core {
         Ok(last)
     }
 
-    fn rewrite(&self, taken: Vec<(u64, ExtentRow, Vec<u8>)>) -> Result<()> {
+    /// Encodes the extents anew and names their new places.
+    pub(super) fn rewrite(&self, taken: Vec<(u64, ExtentRow, Vec<u8>)>) -> Result<()> {
         if taken.is_empty() {
             return Ok(());
         }
@@ -163,14 +164,14 @@ impl Core {
     }
 
     /// Appended and flushed; again as a whole if a device was lost in between.
-    fn store_chunks(&self, hold: &mut Hold, stored: &[(u64, Vec<u8>)]) -> Result<Vec<Location>> {
+    pub(super) fn store_chunks<B: AsRef<[u8]>>(&self, hold: &mut Hold, stored: &[(u64, B)]) -> Result<Vec<Location>> {
         const ATTEMPTS_MAX: usize = 4;
         let payloads: Vec<Payload> = stored
             .iter()
             .map(|(owner, bytes)| Payload {
                 kind: KIND_CHUNK,
                 owner: *owner,
-                bytes,
+                bytes: bytes.as_ref(),
             })
             .collect();
         for _ in 0..ATTEMPTS_MAX {

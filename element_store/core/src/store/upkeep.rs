@@ -25,8 +25,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Parts of the journal in use, of 100: from the first on the reducer empties it without regard to users, from the second on a checkpoint is made.
 const REDUCE_PERCENT: u64 = 25;
 const CHECKPOINT_PERCENT: u64 = 40;
-/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions in a tick.
+/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions, or bytes landed in segments, in a tick.
 const IDLE_TRANSACTIONS: u64 = 8;
+const IDLE_LANDED_BYTES: u64 = 1 << 20;
 /// Mappings given back in one transaction.
 const FREE_MAPPINGS: usize = 512;
 /// A table segment that is live to less than one part in this many is rewritten.
@@ -238,12 +239,13 @@ impl Core {
     }
 
     pub(super) fn run_reducer(&self) {
-        let (mut mark, mut transactions, mut raw) = (0, 0, 0);
+        let (mut mark, mut transactions, mut landed, mut raw) = (0, 0, 0, 0);
         while !self.wake.is_stopped() {
             self.wake.reducer.wait(TICK);
             let done = self.committer.counters.transactions.load(Ordering::Relaxed);
-            let idle = done - transactions <= IDLE_TRANSACTIONS;
-            transactions = done;
+            let bytes = self.holds.landed_bytes.load(Ordering::Relaxed);
+            let idle = done - transactions <= IDLE_TRANSACTIONS && bytes - landed <= IDLE_LANDED_BYTES;
+            (transactions, landed) = (done, bytes);
             let step = self.reduce_step(idle, mark, &mut raw);
             match &step {
                 Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
@@ -264,11 +266,8 @@ impl Core {
         } else {
             mark
         };
-        if before < u64::MAX && !idle {
-            return Ok(false);
-        }
         let mut moved = 0;
-        while !self.wake.is_stopped() {
+        while (idle || before == u64::MAX) && !self.wake.is_stopped() {
             let step = self.reduce_journal(before)?;
             moved += step;
             self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
@@ -280,16 +279,21 @@ impl Core {
         if idle {
             *raw = self.reduce_raw(*raw)?.unwrap_or(0);
         }
+        if self.compact()? {
+            self.wake_upkeep();
+            moved += 1;
+        }
         Ok(moved > 0)
     }
 
-    /// The manifest without the tables in sparse segments: the next export writes those anew.
+    /// The manifest without the tables in sparse or degraded segments: the next export writes those anew.
     fn without_sparse(&self, manifest: &Manifest) -> Result<Manifest> {
         let zone_bytes = self.pool.geometry.zone_bytes;
+        let degraded = self.segments.degraded();
         let mut kept = manifest.clone();
         let sparse: HashSet<u64> = segments_of(manifest)?
             .into_iter()
-            .filter(|(id, live)| live * SPARSE_SHARE < zone_bytes && !self.segments.is_open(*id))
+            .filter(|(id, live)| degraded.contains(id) || (live * SPARSE_SHARE < zone_bytes && !self.segments.is_open(*id)))
             .map(|(id, _)| id)
             .collect();
         if !sparse.is_empty() {

@@ -27,7 +27,7 @@ fn write(device: u16, offset: u64, bytes: &[u8]) -> WriteJob {
     WriteJob {
         device,
         offset,
-        bytes: bytes.to_vec(),
+        bytes: bytes.to_vec().into(),
     }
 }
 

@@ -1,0 +1,185 @@
+//! Listings and rows against plain models; the store's simulation tests the rest.
+
+use super::info::{Digests, Page};
+use super::listing::{ListQuery, list};
+use super::namespace::{self, Description, Origin};
+use super::rows::*;
+use super::transaction::{Ids, Landing, Pins, Shared, Transaction};
+use super::{content::Source, invariants};
+use crate::meta::model::ModelEngine;
+use crate::meta::{MetaStore, monotonic_clock};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+struct World {
+    meta: MetaStore,
+    shared: Shared,
+}
+
+impl World {
+    fn new() -> Self {
+        let meta = MetaStore::new(Arc::new(ModelEngine::default()), monotonic_clock());
+        let shared = Shared {
+            ids: Ids::new(2),
+            pins: Pins::default(),
+            epoch: AtomicU64::new(1),
+        };
+        let world = Self { meta, shared };
+        world.change(namespace::create_root);
+        world.change(|tx| namespace::create_view(tx, "v", Attributes::default()));
+        world
+    }
+
+    fn change<T>(&self, work: impl FnOnce(&mut Transaction) -> crate::error::Result<T>) -> T {
+        let mut landing = Landing {
+            base: 0,
+            bytes: Vec::new(),
+            bytes_max: 1 << 20,
+        };
+        let mut tx = Transaction::new(self.meta.begin(), &self.shared, &mut landing, 7);
+        let value = work(&mut tx).unwrap();
+        let (rows, effects) = tx.finish().unwrap();
+        let applied = self.meta.apply(rows).unwrap();
+        self.meta.publish(applied.sequence);
+        effects.settle(&self.shared);
+        value
+    }
+
+    fn put(&self, key: &[u8]) {
+        let description = Description::whole(Attributes::default(), Digests::from([("md5".into(), vec![0; 16])])).unwrap();
+        self.change(|tx| namespace::publish(tx, "v", key, Origin::New(Source::Small(Vec::new())), description, None));
+    }
+}
+
+/// What S3 says a listing is, key by key.
+fn model_list(keys: &BTreeSet<Vec<u8>>, query: &ListQuery) -> (Vec<Vec<u8>>, Vec<Vec<u8>>, Option<Vec<u8>>) {
+    let (mut elements, mut prefixes, mut last): (Vec<Vec<u8>>, Vec<Vec<u8>>, Option<Vec<u8>>) = Default::default();
+    for key in keys
+        .iter()
+        .filter(|key| **key > query.start_after && key.starts_with(&query.prefix))
+    {
+        let rest = &key[query.prefix.len()..];
+        let cut = (!query.delimiter.is_empty())
+            .then(|| rest.windows(query.delimiter.len()).position(|window| window == query.delimiter))
+            .flatten();
+        let shown = cut.map_or(key.clone(), |at| key[..query.prefix.len() + at + query.delimiter.len()].to_vec());
+        if cut.is_some() && (shown == query.start_after || prefixes.last() == Some(&shown)) {
+            continue;
+        }
+        if elements.len() + prefixes.len() >= query.limit {
+            return (elements, prefixes, last);
+        }
+        if cut.is_some() {
+            prefixes.push(shown.clone())
+        } else {
+            elements.push(shown.clone())
+        }
+        last = Some(shown);
+    }
+    (elements, prefixes, None)
+}
+
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(&b"ab/-\xff"[..]), 0..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn listings_are_what_a_sorted_set_gives(
+        keys in prop::collection::btree_set(piece().prop_filter("a key", |key| !key.is_empty()), 0..24),
+        gone in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        queries in prop::collection::vec((piece(), piece(), piece(), 0_usize..6), 1..12),
+    ) {
+        let world = World::new();
+        let mut left = keys.clone();
+        keys.iter().for_each(|key| world.put(key));
+        for index in gone {
+            let Some(key) = left.iter().nth(index.index(left.len().max(1))).cloned() else { continue };
+            world.change(|tx| namespace::delete(tx, "v", &key, None));
+            left.remove(&key);
+        }
+        for (prefix, delimiter, start_after, limit) in queries {
+            let query = ListQuery { prefix, delimiter, start_after, limit };
+            let Page { elements, prefixes, next_after } = list(&world.meta.snapshot(), "v", &query).unwrap();
+            let found = (elements.into_iter().map(|element| element.key).collect(), prefixes, next_after);
+            prop_assert_eq!(found, model_list(&left, &query), "{:?}", query);
+        }
+        prop_assert_eq!(invariants::check(&world.meta.snapshot()).unwrap().sentences, Vec::<String>::new());
+    }
+
+    #[test]
+    fn arbitrary_rows_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), valid in any::<bool>()) {
+        let bytes = if valid { [&[1, 1][..], &bytes].concat() } else { bytes };
+        let _ = (ElementRow::decode(&bytes), EntryRow::decode(&bytes), MappingRow::decode(&bytes), ExtentRow::decode(&bytes));
+        let _ = (ChunkRow::decode(&bytes), PartRow::decode(&bytes), PartRow::decode_many(&bytes), UploadRow::decode(&bytes));
+    }
+}
+
+#[test]
+fn rows_read_back_as_written() {
+    let attributes = Attributes {
+        mode: 0o644,
+        uid: 7,
+        gid: 8,
+        xattrs: BTreeMap::from([("user.a".into(), vec![1, 2])]),
+    };
+    let part = PartRow {
+        element: 5,
+        size: 6,
+        md5: [3; 16],
+        modified_ns: -1,
+        digests: Digests::from([("crc32".into(), vec![1; 4])]),
+    };
+    let element = ElementRow {
+        born: 3,
+        kind: Kind::File,
+        implicit: false,
+        links: 1,
+        size: u64::MAX,
+        content_version: 2,
+        created_ns: 1,
+        modified_ns: i64::MAX,
+        changed_ns: i64::MIN,
+        etag: Etag::Multipart([9; 16], 10_000),
+        composite: true,
+        digests: part.digests.clone(),
+        attributes: attributes.clone(),
+    };
+    assert_eq!(ElementRow::decode(&element.encode()).unwrap(), element);
+    let upload = UploadRow {
+        created_ns: 1,
+        attributes,
+        extra: BTreeMap::from([("owner".into(), b"x".to_vec())]),
+    };
+    assert_eq!(UploadRow::decode(&upload.encode()).unwrap(), upload);
+    assert_eq!(
+        PartRow::decode_many(&PartRow::encode_many(&[(1, part.clone()), (9, part.clone())])).unwrap(),
+        [(1, part.clone()), (9, part)]
+    );
+    let location = crate::segment::Location {
+        segment: 1,
+        shard: 2,
+        offset: 48,
+        length: 9,
+    };
+    for placement in [
+        Placement::Journal {
+            position: 4096,
+            checksum: 5,
+        },
+        Placement::Raw {
+            location,
+            checksum: 1,
+            blocks: vec![1, 2],
+        },
+        Placement::Chunks(vec![(1, 2), (3, 4)]),
+    ] {
+        let row = ExtentRow { length: 9, placement };
+        assert_eq!(ExtentRow::decode(&row.encode()).unwrap(), row);
+        assert!(ExtentRow::decode(&row.encode()[..row.encode().len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! Moves what still lives out of a segment, so that the segment becomes empty and is freed: out of sparse ones while space is short, and out of
+//! those that lost a device, which is how a pool gets its protection back.
+//!
+//! Invariants: as for the reducer, the new place is durable before the transaction that names it, and that transaction leaves alone what was
+//! moved or given up meanwhile. A segment is read by its payloads' headers, and only what metadata still names is moved.
+
+use super::Core;
+use super::commit::Rank;
+use super::landing::{Hold, KIND_EXTENT};
+use super::reduce::KIND_CHUNK;
+use crate::element::content;
+use crate::element::rows::{ChunkRow, ExtentRow, Placement};
+use crate::element::{Rows, keys};
+use crate::error::Result;
+use crate::meta::decode_counter;
+use crate::segment::{Class, ScannedPayload, SegmentLayout};
+
+/// Bytes moved in one step.
+const STEP_BYTES: usize = 8 << 20;
+const CHUNKS_PER_TRANSACTION: usize = 1024;
+/// Of the space for users, below which sparse segments are compacted, percent.
+const SPACE_SHORT_PERCENT: u64 = 20;
+/// Of a segment's data space; a fuller one gives too little for what it costs.
+const LIVE_PERCENT_MAX: u64 = 80;
+
+/// What one step takes along.
+#[derive(Default)]
+struct Load {
+    extents: Vec<(u64, ExtentRow, Vec<u8>)>,
+    chunks: Vec<(u64, ChunkRow, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Core {
+    /// Empties one segment if there is reason to; true if it did.
+    pub(super) fn compact(&self) -> Result<bool> {
+        match self.worst_segment()? {
+            Some(id) => self.evacuate(id).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// One that lost protection, else the sparsest while space is short.
+    fn worst_segment(&self) -> Result<Option<u64>> {
+        let (degraded, space, snapshot) = (self.segments.degraded(), self.segments.status(), self.snapshot());
+        let live = |layout: &SegmentLayout| -> Result<u64> {
+            let row = snapshot.get(&keys::segment_live(layout.id))?;
+            Ok(row.map_or(Ok(0), |value| decode_counter(&value))?.max(0) as u64)
+        };
+        let short = space.free_bytes * 100 < space.usable_bytes * SPACE_SHORT_PERCENT;
+        let mut sparsest: Option<(u64, u64)> = None;
+        for layout in self.segments.layouts().iter().filter(|layout| layout.class != Class::Table) {
+            let live = live(layout)?;
+            if live == 0 {
+                continue;
+            }
+            if degraded.contains(&layout.id) {
+                return Ok(Some(layout.id));
+            }
+            let percent = live * 100 / (u64::from(layout.k) * self.pool.geometry.zone_bytes);
+            if short
+                && percent <= LIVE_PERCENT_MAX
+                && !self.segments.is_open(layout.id)
+                && sparsest.is_none_or(|(least, _)| percent < least)
+            {
+                sparsest = Some((percent, layout.id));
+            }
+        }
+        Ok(sparsest.map(|(_, id)| id))
+    }
+
+    fn evacuate(&self, id: u64) -> Result<()> {
+        self.segments.seal(id)?;
+        let mut load = Load::default();
+        for payload in self.segments.scan(id)? {
+            self.take_along(&payload, &mut load)?;
+            if load.bytes >= STEP_BYTES {
+                self.put_down(std::mem::take(&mut load))?;
+            }
+            if self.wake.is_stopped() {
+                return Ok(());
+            }
+        }
+        self.put_down(load)
+    }
+
+    /// Reads the payload if metadata names it.
+    fn take_along(&self, payload: &ScannedPayload, load: &mut Load) -> Result<()> {
+        let (owner, _inside, snapshot) = (payload.header.owner, self.guard.enter(), self.snapshot());
+        match payload.header.kind {
+            KIND_EXTENT => {
+                let row = content::extent(&snapshot, owner)?;
+                let named = |row: &ExtentRow| matches!(row.placement, Placement::Raw { location, .. } if location == payload.location);
+                if let Some(row) = row.filter(named) {
+                    let bytes = self.read_extent_with(&snapshot, &row, 0, row.length)?;
+                    load.bytes += bytes.len();
+                    load.extents.push((owner, row, bytes));
+                }
+            }
+            KIND_CHUNK => {
+                if let Some(row) = content::chunk(&snapshot, owner)?.filter(|row| row.location == payload.location) {
+                    let bytes = self.segments.read(&row.location, 0..row.location.length, row.checksum)?;
+                    load.bytes += bytes.len();
+                    load.chunks.push((owner, row, bytes));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn put_down(&self, load: Load) -> Result<()> {
+        self.rewrite(load.extents)?;
+        if load.chunks.is_empty() {
+            return Ok(());
+        }
+        let mut hold = Hold::new(&self.holds);
+        let stored: Vec<(u64, &[u8])> = load.chunks.iter().map(|(id, _, bytes)| (*id, bytes.as_slice())).collect();
+        let locations = self.store_chunks(&mut hold, &stored)?;
+        let moved: Vec<_> = load
+            .chunks
+            .into_iter()
+            .zip(locations)
+            .map(|((id, row, _), location)| (id, row, location))
+            .collect();
+        for batch in moved.chunks(CHUNKS_PER_TRANSACTION) {
+            let batch = batch.to_vec();
+            self.committer.run_own(Rank::Own, 200 * batch.len(), move |tx| {
+                batch
+                    .iter()
+                    .try_for_each(|(id, row, location)| content::move_chunk(tx, *id, row, *location))
+            })?;
+        }
+        Ok(())
+    }
+}
