@@ -19,6 +19,7 @@ from element_store.types import (
     Condition,
     Conflict,
     Damaged,
+    Deletion,
     DeviceStatus,
     DigestMismatch,
     Element,
@@ -34,6 +35,9 @@ from element_store.types import (
     Refused,
     StoreError,
     UploadInfo,
+    Version,
+    Versioning,
+    VersionPage,
     View,
 )
 
@@ -46,6 +50,7 @@ __all__ = [
     "Conflict",
     "Content",
     "Damaged",
+    "Deletion",
     "DeviceStatus",
     "DigestMismatch",
     "Element",
@@ -64,6 +69,9 @@ __all__ = [
     "Store",
     "StoreError",
     "UploadInfo",
+    "Version",
+    "VersionPage",
+    "Versioning",
     "View",
 ]
 
@@ -138,7 +146,7 @@ class OpensStore(Protocol):
 class OpensContent(Protocol):
     """What `store.open` is."""
 
-    async def __call__(self, view: str, key: bytes) -> Content: ...
+    async def __call__(self, view: str, key: bytes, *, version: int | None = None) -> Content: ...
 
 
 class _Open:
@@ -204,8 +212,11 @@ class Store:
         return await self._core.set_view_attributes(name, attributes)
 
     # Elements by key
-    async def lookup(self, view: str, key: bytes) -> Element:
-        return await self._core.lookup(view, key)
+    async def lookup(self, view: str, key: bytes, *, version: int | None = None) -> Element:
+        return await self._core.lookup(view, key, version)
+
+    async def version(self, view: str, key: bytes, *, version: int | None = None) -> Version:
+        return await self._core.version(view, key, version)
 
     async def put(
         self,
@@ -217,8 +228,9 @@ class Store:
         digests: Collection[str] = ("md5",),
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
-        return await self._core.put(view, key, data, attributes, digests, expected, condition)
+        return await self._core.put(view, key, data, attributes, digests, expected, condition, versioning)
 
     def stage(self, *, digests: Collection[str] = ("md5",), size_hint: int | None = None) -> Staged:
         return Staged(self._core.stage(digests))
@@ -232,17 +244,34 @@ class Store:
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
-        return await self._core.publish(view, key, _staged(staged), attributes, digests, condition)
+        return await self._core.publish(view, key, _staged(staged), attributes, digests, condition, versioning)
 
-    async def _open_content(self, view: str, key: bytes) -> Content:
-        return Content(await self._core.open_content(view, key))
+    async def _open_content(self, view: str, key: bytes, *, version: int | None = None) -> Content:
+        return Content(await self._core.open_content(view, key, version))
 
-    async def delete(self, view: str, key: bytes, *, condition: Condition | None = None) -> bool:
-        return await self._core.delete(view, key, condition)
+    async def delete(
+        self,
+        view: str,
+        key: bytes,
+        *,
+        version: int | None = None,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Deletion:
+        return await self._core.delete(view, key, version, condition, versioning)
 
-    async def delete_many(self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None]) -> Sequence[bool | Exception]:
-        return await self._core.delete_many(view, keys, conditions)
+    async def delete_many(
+        self,
+        view: str,
+        keys: Sequence[bytes],
+        conditions: Sequence[Condition | None],
+        *,
+        versions: Sequence[int | None] | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Sequence[Deletion | Exception]:
+        return await self._core.delete_many(view, keys, versions or [None] * len(keys), conditions, versioning)
 
     async def copy(
         self,
@@ -253,17 +282,32 @@ class Store:
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
-        return await self._core.copy(_content(source), view, key, attributes, digests, condition)
+        return await self._core.copy(_content(source), view, key, attributes, digests, condition, versioning)
 
     async def digest(self, source: interface.Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
         return await self._core.digest(_content(source), start, stop, digests)
 
-    async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
-        return await self._core.set_attributes(view, key, attributes, condition)
+    async def set_attributes(
+        self, view: str, key: bytes, attributes: Attributes, *, version: int | None = None, condition: Condition | None = None
+    ) -> Element:
+        return await self._core.set_attributes(view, key, version, attributes, condition)
 
     async def list(self, view: str, *, prefix: bytes = b"", delimiter: bytes = b"", start_after: bytes = b"", limit: int = 1000) -> Page:
         return await self._core.list(view, prefix, delimiter, start_after, limit)
+
+    async def list_versions(
+        self,
+        view: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after_key: bytes = b"",
+        after_version: int | None = None,
+        limit: int = 1000,
+    ) -> VersionPage:
+        return await self._core.list_versions(view, prefix, delimiter, after_key, after_version, limit)
 
     # Multipart uploads
     async def create_upload(self, view: str, key: bytes, attributes: Attributes, extra: Mapping[str, bytes]) -> UploadInfo:
@@ -310,8 +354,9 @@ class Store:
         digests: Mapping[str, bytes],
         composite: bool,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
-        return await self._core.complete_upload(view, key, upload_id, parts, etag_digest, digests, composite, condition)
+        return await self._core.complete_upload(view, key, upload_id, parts, etag_digest, digests, composite, condition, versioning)
 
     async def abort_upload(self, view: str, key: bytes, upload_id: str) -> None:
         await self._core.abort_upload(view, key, upload_id)

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import final
 
 from element_store.interface import Buffer
-from element_store.types import Attributes, Condition, Element, Page, Part, PoolStatus, UploadInfo, View
+from element_store.types import (
+    Attributes,
+    Condition,
+    Deletion,
+    Element,
+    Page,
+    Part,
+    PoolStatus,
+    UploadInfo,
+    Version,
+    VersionPage,
+    View,
+)
 
 @final
 class Chunks:
@@ -58,7 +70,8 @@ class Store:
     def delete_view(self, name: str, /) -> Future[None]: ...
     def view(self, name: str, /) -> Future[View]: ...
     def views(self) -> Future[list[View]]: ...
-    def lookup(self, view: str, key: bytes, /) -> Future[Element]: ...
+    def lookup(self, view: str, key: bytes, version: int | None, /) -> Future[Element]: ...
+    def version(self, view: str, key: bytes, version: int | None, /) -> Future[Version]: ...
     def put(
         self,
         view: str,
@@ -68,6 +81,7 @@ class Store:
         digests: Collection[str],
         expected: Mapping[str, bytes] | None,
         condition: Condition | None,
+        versioning: str,
         /,
     ) -> Future[Element]: ...
     def stage(self, digests: Collection[str], /) -> Staged: ...
@@ -79,13 +93,20 @@ class Store:
         attributes: Attributes,
         digests: Mapping[str, bytes],
         condition: Condition | None,
+        versioning: str,
         /,
     ) -> Future[Element]: ...
-    def open_content(self, view: str, key: bytes, /) -> Future[Content]: ...
-    def delete(self, view: str, key: bytes, condition: Condition | None, /) -> Future[bool]: ...
+    def open_content(self, view: str, key: bytes, version: int | None, /) -> Future[Content]: ...
+    def delete(self, view: str, key: bytes, version: int | None, condition: Condition | None, versioning: str, /) -> Future[Deletion]: ...
     def delete_many(
-        self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None], /
-    ) -> Future[list[bool | Exception]]: ...
+        self,
+        view: str,
+        keys: Sequence[bytes],
+        versions: Sequence[int | None],
+        conditions: Sequence[Condition | None],
+        versioning: str,
+        /,
+    ) -> Future[list[Deletion | Exception]]: ...
     def copy(
         self,
         source: Content,
@@ -94,11 +115,17 @@ class Store:
         attributes: Attributes,
         digests: Mapping[str, bytes],
         condition: Condition | None,
+        versioning: str,
         /,
     ) -> Future[Element]: ...
     def digest(self, source: Content, start: int, stop: int, digests: Collection[str], /) -> Future[dict[str, bytes]]: ...
-    def set_attributes(self, view: str, key: bytes, attributes: Attributes, condition: Condition | None, /) -> Future[Element]: ...
+    def set_attributes(
+        self, view: str, key: bytes, version: int | None, attributes: Attributes, condition: Condition | None, /
+    ) -> Future[Element]: ...
     def list(self, view: str, prefix: bytes, delimiter: bytes, start_after: bytes, limit: int, /) -> Future[Page]: ...
+    def list_versions(
+        self, view: str, prefix: bytes, delimiter: bytes, after_key: bytes, after_version: int | None, limit: int, /
+    ) -> Future[VersionPage]: ...
     def create_upload(self, view: str, key: bytes, attributes: Attributes, extra: Mapping[str, bytes], /) -> Future[UploadInfo]: ...
     def upload(self, view: str, key: bytes, upload_id: str, /) -> Future[UploadInfo]: ...
     def put_part(
@@ -128,6 +155,7 @@ class Store:
         digests: Mapping[str, bytes],
         composite: bool,
         condition: Condition | None,
+        versioning: str,
         /,
     ) -> Future[Element]: ...
     def abort_upload(self, view: str, key: bytes, upload_id: str, /) -> Future[None]: ...

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
-from element_store.types import Attributes, Condition, Element, Page, Part, PoolStatus, UploadInfo, View
+from element_store.types import (
+    Attributes,
+    Condition,
+    Deletion,
+    Element,
+    Page,
+    Part,
+    PoolStatus,
+    UploadInfo,
+    Version,
+    Versioning,
+    VersionPage,
+    View,
+)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -55,7 +68,7 @@ class ElementStore(Protocol):
         ...
 
     async def delete_view(self, name: str) -> None:
-        """Raises NotFound; Conflict while it holds a key (uploads in progress are aborted)."""
+        """Raises NotFound; Conflict while it holds a version of a key (uploads in progress are aborted)."""
         ...
 
     async def view(self, name: str) -> View:
@@ -69,8 +82,16 @@ class ElementStore(Protocol):
     async def set_view_attributes(self, name: str, attributes: Attributes) -> View: ...
 
     # Elements by key
-    async def lookup(self, view: str, key: bytes) -> Element:
-        """Raises NotFound for the view (`args[0] == "view"`) or the key (`args[0] == "key"`), here and below."""
+    async def lookup(self, view: str, key: bytes, *, version: int | None = None) -> Element:
+        """What the key names, or one of its versions.
+
+        Raises NotFound for the view (`args[0] == "view"`), the key (`"key"`, also where its newest version is a delete marker), the version
+        (`"version"`) or the content of a version that is a delete marker (`"marker"`), here and below.
+        """
+        ...
+
+    async def version(self, view: str, key: bytes, *, version: int | None = None) -> Version:
+        """The newest version, or the one of that id, also if it is a delete marker. The element has no parts. Raises NotFound ("version")."""
         ...
 
     async def put(
@@ -83,6 +104,7 @@ class ElementStore(Protocol):
         digests: Collection[str] = ("md5",),
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         """Store small content (at most `SMALL_BYTES_MAX`) in one step. Computes and keeps `digests`; `expected` is compared first (DigestMismatch)."""
         ...
@@ -98,20 +120,40 @@ class ElementStore(Protocol):
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         """Give finished content a name. `digests`: what to keep with it (must hold `md5`)."""
         ...
 
-    async def open(self, view: str, key: bytes) -> Content:
-        """Pin the element that the key names now."""
+    async def open(self, view: str, key: bytes, *, version: int | None = None) -> Content:
+        """Pin the element that the key names now, or one of its versions."""
         ...
 
-    async def delete(self, view: str, key: bytes, *, condition: Condition | None = None) -> bool:
-        """False if there was nothing (not an error without a condition)."""
+    async def delete(
+        self,
+        view: str,
+        key: bytes,
+        *,
+        version: int | None = None,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Deletion:
+        """With versioning a delete marker hides what was there; without, or of one version, the content is given up.
+
+        When the newest version is given up, the key names the one before. That there was nothing is no error without a condition.
+        """
         ...
 
-    async def delete_many(self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None]) -> Sequence[bool | Exception]:
-        """At most 1,000; each key for itself, one result per key."""
+    async def delete_many(
+        self,
+        view: str,
+        keys: Sequence[bytes],
+        conditions: Sequence[Condition | None],
+        *,
+        versions: Sequence[int | None] | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Sequence[Deletion | Exception]:
+        """At most 1,000; each key (of the version beside it) for itself, one result per key."""
         ...
 
     async def copy(
@@ -123,6 +165,7 @@ class ElementStore(Protocol):
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         """Share the source's content under another key; no bytes are copied."""
         ...
@@ -131,12 +174,27 @@ class ElementStore(Protocol):
         """Digests of bytes [start, stop) of pinned content, for copies whose digests are not the source's."""
         ...
 
-    async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
+    async def set_attributes(
+        self, view: str, key: bytes, attributes: Attributes, *, version: int | None = None, condition: Condition | None = None
+    ) -> Element:
         """Replace all attributes; content, ETag and modification time stay."""
         ...
 
     async def list(self, view: str, *, prefix: bytes = b"", delimiter: bytes = b"", start_after: bytes = b"", limit: int = 1000) -> Page:
         """Keys in byte order. Any delimiter works; `/` costs one seek per common prefix. `limit` counts elements and prefixes; 0 gives an empty page."""
+        ...
+
+    async def list_versions(
+        self,
+        view: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after_key: bytes = b"",
+        after_version: int | None = None,
+        limit: int = 1000,
+    ) -> VersionPage:
+        """All versions of all keys, delete markers too, from after that version of that key, else after all of that key's. Else as `list`."""
         ...
 
     # Multipart uploads
@@ -175,6 +233,7 @@ class ElementStore(Protocol):
         digests: Mapping[str, bytes],
         composite: bool,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         """Concatenate the parts (number, etag) by reference and publish. Raises Invalid naming a part that is absent or has another ETag.
 

@@ -54,6 +54,19 @@ class Closed(StoreError):
     """The store is closing or lost more devices than its code allows."""
 
 
+class Versioning(enum.StrEnum):
+    """What a change of a key does to the version that the key named.
+
+    A view that ever had versions has ENABLED or SUSPENDED ever after: OFF gives up what it finds without looking for more.
+    """
+
+    OFF = "off"
+    ENABLED = "enabled"
+    """It is kept; what is new gets an id."""
+    SUSPENDED = "suspended"
+    """It is kept unless it is the null version; what is new is the null version, of which a key has at most one."""
+
+
 class Kind(enum.StrEnum):
     DIRECTORY = "directory"
     FILE = "file"
@@ -94,6 +107,32 @@ class Element:
     """Sizes of the parts of a multipart upload, in order; empty for content written whole."""
     part_digests: Sequence[bytes] = ()
     """The parts' own digests of the kind that `digests` holds besides `md5`, in order; empty when the parts had none. S3 returns them per part."""
+    version_id: int = 0
+    """0: the null version, which is also all that was written without versioning. Ids of one key rise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key: content, or a delete marker, which says that the key named nothing from then on."""
+
+    key: bytes
+    version_id: int
+    is_latest: bool
+    modified_ns: int
+    element: Element | None
+    """None: a delete marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What a deletion did."""
+
+    existed: bool
+    """There was what was to be deleted."""
+    marker: bool = False
+    """A delete marker was set, or was what was deleted."""
+    version_id: int = 0
+    """Of the marker that was set, or of what was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +166,19 @@ class Page:
     elements: Sequence[Element]
     prefixes: Sequence[bytes]
     next_after: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """One page of a listing of versions: keys in byte order, each key's newest version first.
+
+    `next_key` and `next_version`: pass them as `after_key` and `after_version` for the next page; no key at the end, no version after a prefix.
+    """
+
+    versions: Sequence[Version]
+    prefixes: Sequence[bytes]
+    next_key: bytes | None
+    next_version: int | None
 
 
 @dataclass(frozen=True, slots=True)

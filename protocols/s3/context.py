@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from element_store.interface import Content, ElementStore
-from element_store.types import Attributes, NotFound, View
+from element_store.types import Attributes, NotFound, Versioning, View
 from protocols.auth.accounts import ROOT_ID, User
 from protocols.auth.authenticator import Authenticator
 from protocols.s3.acl import Access, acl_of, allows
@@ -19,6 +19,7 @@ from protocols.s3.config import S3Config
 from protocols.s3.errors import S3Error
 from protocols.s3.request import Request
 from protocols.s3.response import Header
+from protocols.s3.versioning_state import versioning_of
 from protocols.s3.watch import disconnect_watch
 
 BUCKETS_CACHED_MAX = 1024
@@ -40,10 +41,11 @@ def owner_of(view: View) -> str:
 
 @dataclass(slots=True)
 class Bucket:
-    """What access decisions need of a bucket, believed until a moment of the monotonic clock."""
+    """What every request needs of its bucket, believed until a moment of the monotonic clock."""
 
     owner: str
     acl: str
+    versioning: Versioning
     until: float
 
 
@@ -74,7 +76,9 @@ class Context:
         view = await self.store.view(name)
         if len(self._buckets) >= BUCKETS_CACHED_MAX:
             self._buckets.clear()
-        found = self._buckets[name] = Bucket(owner_of(view), acl_of(view.attributes), now + BUCKET_CACHE_SECONDS)
+        found = self._buckets[name] = Bucket(
+            owner_of(view), acl_of(view.attributes), versioning_of(view.attributes), now + BUCKET_CACHE_SECONDS
+        )
         return found
 
     def forget_bucket(self, name: str) -> None:
@@ -87,6 +91,7 @@ class Context:
         """
         bucket = await self.bucket(request.bucket)
         request.owner = bucket.owner
+        request.versioning = bucket.versioning
         user = request.user
         expected = request.headers.get(b"x-amz-expected-bucket-owner")
         if expected is not None and expected.decode("latin-1") != bucket.owner:

@@ -4,50 +4,69 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from element_store.interface import Content
-from element_store.types import NotFound
+from element_store.types import NotFound, Versioning
 from protocols.s3.acl import acl_of, allows
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.naming import check_key
 from protocols.s3.request import Request
-from protocols.s3.versions import NULL_VERSION
+from protocols.s3.response import Header
+from protocols.s3.versions import parse_version, version_text
 
 ARN_PREFIX = "arn:"
 
 
-def parse_copy_source(text: str) -> tuple[str, bytes]:
-    """Bucket and key of `[/]bucket/key[?versionId=null]`, percent-encoded."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    bucket: str
+    key: bytes
+    version: int | None
+    content: Content
+    headers: list[Header]
+    """What the answer says of it."""
+
+
+def parse_copy_source(text: str) -> tuple[str, bytes, int | None]:
+    """Bucket, key and version of `[/]bucket/key[?versionId=id]`, percent-encoded."""
+    found: int | None = None
     path, _, query = text.partition("?")
     if query:
         name, _, version = query.partition("=")
         if name != "versionId":
             raise invalid_argument("x-amz-copy-source", text, "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey")
-        if version != NULL_VERSION:
-            raise S3Error("NoSuchVersion")
+        found = parse_version(version)
     if path.startswith(ARN_PREFIX):
         raise S3Error("NotImplemented", "Copying from an access point is not implemented.")
     bucket, slash, key = unquote_to_bytes(path).removeprefix(b"/").partition(b"/")
     if not bucket or not slash or not key:
         raise invalid_argument("x-amz-copy-source", text, "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey")
     check_key(key)
-    return bucket.decode("utf-8", "replace"), key
+    return bucket.decode("utf-8", "replace"), key, found
 
 
 @asynccontextmanager
-async def open_source(context: Context, request: Request) -> AsyncIterator[tuple[str, bytes, Content]]:
-    """Bucket, key and pinned content. Raises AccessDenied, NoSuchBucket, NoSuchKey."""
-    bucket, key = parse_copy_source(request.header_text(b"x-amz-copy-source") or "")
+async def open_source(context: Context, request: Request) -> AsyncIterator[Source]:
+    """Raises AccessDenied, NoSuchBucket, NoSuchKey, NoSuchVersion, InvalidRequest for a delete marker."""
+    bucket, key, version = parse_copy_source(request.header_text(b"x-amz-copy-source") or "")
     owned = await context.authorize_source(request, bucket)
     try:
-        opening = await context.store.open(bucket, key)
-    except NotFound:
-        if owned:
-            raise
-        raise S3Error("AccessDenied") from None
+        opening = await context.store.open(bucket, key, version=version)
+    except NotFound as error:
+        if not owned:
+            raise S3Error("AccessDenied") from None
+        if error.args[:1] == ("marker",):
+            raise S3Error(
+                "InvalidRequest", "The source of a copy request may not specifically refer to a delete marker by version id."
+            ) from None
+        raise
     async with opening as content:
         if not owned and not allows(acl_of(content.element.attributes), request.user, "READ"):
             raise S3Error("AccessDenied")
-        yield bucket, key, content
+        headers: list[Header] = []
+        if (await context.bucket(bucket)).versioning is not Versioning.OFF:
+            headers.append((b"x-amz-copy-source-version-id", version_text(content.element.version_id).encode()))
+        yield Source(bucket, key, version, content, headers)

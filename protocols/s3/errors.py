@@ -22,6 +22,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "ConditionalRequestConflict": (409, "A conflicting operation happened during this request: try again."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
+    "IllegalVersioningConfigurationException": (400, "The versioning configuration specified in the request is invalid."),
     "IncompleteBody": (400, "The body does not have the number of bytes that the headers declare."),
     "InternalError": (500, "We encountered an internal error: try again."),
     "InvalidAccessKeyId": (403, "The access key that you provided does not exist."),
@@ -104,7 +105,13 @@ class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
 
 
-_NOT_FOUND = {"view": "NoSuchBucket", "key": "NoSuchKey", "upload": "NoSuchUpload"}
+_NOT_FOUND = {
+    "view": "NoSuchBucket",
+    "key": "NoSuchKey",
+    "upload": "NoSuchUpload",
+    "version": "NoSuchVersion",
+    "marker": "MethodNotAllowed",
+}
 
 
 def _not_found(error: store.StoreError) -> S3Error:

@@ -24,6 +24,8 @@ from protocols.s3.response import Header, Response
 from protocols.s3.router import route
 
 log = logging.getLogger("trefoil.s3")
+_TELLTALE = frozenset({"NoSuchKey", "NoSuchVersion", "MethodNotAllowed"})
+"""What tells that a key, or a version of it, exists or does not."""
 
 
 class S3Gateway:
@@ -75,7 +77,7 @@ class S3Gateway:
         found = from_store(error)
         if found.code == "NoSuchBucket" and request is not None:
             self._context.forget_bucket(request.bucket)
-        if found.code == "NoSuchKey" and request is not None and not request.may_list:
+        if found.code in _TELLTALE and request is not None and not request.may_list:
             return S3Error("AccessDenied")
         if found.status >= 500:
             log.error("store: %s: %s", type(error).__name__, error)

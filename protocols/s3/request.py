@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from element_store.types import Versioning
 from protocols.s3.config import S3Config
 from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.naming import check_key
@@ -37,7 +38,7 @@ class Request:
 
     `unread`: the body was not asked for to its end; a client that expects `100 Continue` waits until it is, also for a body of no bytes.
     Set once the sender is known: `verified` and `user` (None for anonymous), `owner` (of the bucket), `is_guest` (neither owner nor root),
-    `may_list` (a guest without it must not learn which keys exist).
+    `may_list` (a guest without it must not learn which keys exist), `versioning` (of the bucket).
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Request:
         "unread",
         "user",
         "verified",
+        "versioning",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, config: S3Config, request_id: str) -> None:
@@ -79,6 +81,7 @@ class Request:
         self.owner = ""
         self.is_guest = False
         self.may_list = True
+        self.versioning = Versioning.OFF
         self.headers = _headers(scope["headers"])
         self.content_length = _content_length(self.headers)
         self.expects_continue = b"expect" in self.headers

@@ -14,6 +14,7 @@ from protocols.s3.operations import (
     abort_multipart_upload,
     bucket_configuration,
     bucket_tagging,
+    bucket_versioning,
     complete_multipart_upload,
     copy_object,
     create_bucket,
@@ -72,6 +73,8 @@ BUCKET: Mapping[tuple[str, str], Operation] = {
     ("GET", "tagging"): Operation("GetBucketTagging", bucket_tagging.get),
     ("PUT", "tagging"): Operation("PutBucketTagging", bucket_tagging.put),
     ("DELETE", "tagging"): Operation("DeleteBucketTagging", bucket_tagging.delete),
+    ("GET", "versioning"): Operation("GetBucketVersioning", bucket_versioning.get),
+    ("PUT", "versioning"): Operation("PutBucketVersioning", bucket_versioning.put),
     ("POST", "delete"): Operation("DeleteObjects", delete_objects.run, Access.WRITE),
 }
 
@@ -99,7 +102,8 @@ POST_OBJECT = Operation("PostObject", post_object.run, access=None, signed_insid
 CONFIGURATION = Operation("BucketConfiguration", bucket_configuration.run)
 
 BUCKET_SUBRESOURCES = (
-    frozenset({"list-type", "versions", "uploads", "location", "acl", "delete", "tagging"}) | bucket_configuration.SUBRESOURCES
+    frozenset({"list-type", "versions", "uploads", "location", "acl", "delete", "tagging", "versioning"})
+    | bucket_configuration.SUBRESOURCES
 )
 OBJECT_SUBRESOURCES = frozenset({"attributes", "tagging", "acl", "uploads", "uploadId"}) | bucket_configuration.OBJECT_SUBRESOURCES
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})

@@ -13,6 +13,7 @@ from element_store.types import (
     Closed,
     Condition,
     Conflict,
+    Deletion,
     DigestMismatch,
     Element,
     Invalid,
@@ -116,8 +117,8 @@ async def test_conditions(either: ElementStore) -> None:
     assert second.etag == hashlib.md5(b"2").hexdigest()
     with pytest.raises(PreconditionFailed):
         await either.delete(VIEW, b"key", condition=Condition(if_match=(first.etag,)))
-    assert await either.delete(VIEW, b"key") is True
-    assert await either.delete(VIEW, b"key") is False
+    assert await either.delete(VIEW, b"key") == Deletion(True)
+    assert await either.delete(VIEW, b"key") == Deletion(False)
 
 
 async def test_what_is_not_there_says_what(either: ElementStore) -> None:
@@ -159,7 +160,12 @@ async def test_delete_many_answers_key_by_key(either: ElementStore) -> None:
     await either.put(VIEW, b"b", b"", Attributes())
     wrong = Condition(if_match=("other",))
     results = await either.delete_many(VIEW, [b"a", b"b", b"c", b"d"], [None, wrong, None, ANY])
-    assert [result if isinstance(result, bool) else type(result) for result in results] == [True, PreconditionFailed, False, NotFound]
+    assert [result if isinstance(result, Deletion) else type(result) for result in results] == [
+        Deletion(True),
+        PreconditionFailed,
+        Deletion(False),
+        NotFound,
+    ]
     with pytest.raises(LimitExceeded):
         await either.delete_many(VIEW, [b"k"] * 1001, [None] * 1001)
     with pytest.raises(LimitExceeded):

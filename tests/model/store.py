@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import time
 from bisect import bisect_right, insort
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -19,7 +19,7 @@ from element_store.types import (
     Closed,
     Condition,
     Conflict,
-    Damaged,
+    Deletion,
     DigestMismatch,
     Element,
     Invalid,
@@ -31,11 +31,14 @@ from element_store.types import (
     PoolStatus,
     PreconditionFailed,
     UploadInfo,
+    Version,
+    Versioning,
+    VersionPage,
     View,
 )
+from tests.model.content import ModelContent, ModelStaged
 from tests.model.digests import digest
 
-CHUNK_BYTES_MAX = 1024 * 1024
 DELETE_KEYS_MAX = 1000
 KEY_BYTES_MAX = 1024
 RECORD_BYTES_MAX = 64 * 1024
@@ -60,56 +63,6 @@ def check_attributes(attributes: Attributes) -> None:
         raise LimitExceeded("attributes")
 
 
-class ModelContent:
-    """Bytes and element as they were at `open`."""
-
-    def __init__(self, element: Element, data: bytes, damaged_from: int | None = None) -> None:
-        self.element = element
-        self.data = data
-        self.damaged_from = damaged_from
-        self.entered = 0
-
-    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        assert 0 <= start <= stop <= len(self.data)
-        for at in range(start, stop, CHUNK_BYTES_MAX):
-            if self.damaged_from is not None and at >= self.damaged_from:
-                raise Damaged("content")
-            yield self.data[at : min(at + CHUNK_BYTES_MAX, stop)]
-
-    async def __aenter__(self) -> ModelContent:
-        self.entered += 1
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.entered -= 1
-
-
-class ModelStaged:
-    def __init__(self, store: ModelStore, digests: Collection[str]) -> None:
-        self._store = store
-        self._names = tuple(digests)
-        self.data = bytearray()
-        self.digests: dict[str, bytes] = {}
-        self.finished = False
-        store.staged_open.add(id(self))
-
-    async def write(self, data: Buffer) -> None:
-        assert not self.finished
-        self.data += data
-
-    async def finish(self) -> Mapping[str, bytes]:
-        self.finished = True
-        self.digests = {name: digest(name, bytes(self.data)) for name in self._names}
-        return self.digests
-
-    async def discard(self) -> None:
-        self._store.staged_open.discard(id(self))
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-
 @dataclass(slots=True)
 class _Upload:
     info: UploadInfo
@@ -117,10 +70,21 @@ class _Upload:
 
 
 @dataclass(slots=True)
+class _Past:
+    """A version that its key does not name: content, or a delete marker."""
+
+    version_id: int
+    modified_ns: int
+    held: tuple[Element, bytes] | None
+
+
+@dataclass(slots=True)
 class _View:
     view: View
     keys: list[bytes] = field(default_factory=list)
     elements: dict[bytes, tuple[Element, bytes]] = field(default_factory=dict)
+    past: dict[bytes, list[_Past]] = field(default_factory=dict)
+    """By key, the newest first; no empty lists."""
     uploads: dict[str, _Upload] = field(default_factory=dict)
 
 
@@ -147,7 +111,7 @@ class ModelStore:
         return view
 
     async def delete_view(self, name: str) -> None:
-        if self._at(name).keys:
+        if self._at(name).keys or self._at(name).past:
             raise Conflict("view")
         del self._views[name]
 
@@ -165,8 +129,14 @@ class ModelStore:
         return at.view
 
     # Elements
-    async def lookup(self, view: str, key: bytes) -> Element:
-        return self._element(view, key)[0]
+    async def lookup(self, view: str, key: bytes, *, version: int | None = None) -> Element:
+        return self._element(view, key, version)[0]
+
+    async def version(self, view: str, key: bytes, *, version: int | None = None) -> Version:
+        for found in self._versions(self._at(view), key):
+            if version is None or found.version_id == version:
+                return found
+        raise NotFound("version")
 
     async def put(
         self,
@@ -178,6 +148,7 @@ class ModelStore:
         digests: Collection[str] = ("md5",),
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         if len(data) > SMALL_BYTES_MAX:
             raise LimitExceeded("small content")
@@ -186,11 +157,11 @@ class ModelStore:
             if digest(name, content) != value:
                 raise DigestMismatch(name)
         kept = {name: digest(name, content) for name in {*digests, "md5"}}
-        return self._store(view, key, content, attributes, kept, condition)
+        return self._store(view, key, content, attributes, kept, condition, versioning)
 
     def stage(self, *, digests: Collection[str] = ("md5",), size_hint: int | None = None) -> ModelStaged:
         self._alive()
-        return ModelStaged(self, digests)
+        return ModelStaged(digests, self.staged_open)
 
     async def publish(
         self,
@@ -201,36 +172,59 @@ class ModelStore:
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         assert isinstance(staged, ModelStaged)
         assert staged.finished
         assert "md5" in digests
-        element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition)
+        element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition, versioning)
         self.staged_open.discard(id(staged))
         return element
 
-    async def open(self, view: str, key: bytes) -> ModelContent:
-        element, data = self._element(view, key)
+    async def open(self, view: str, key: bytes, *, version: int | None = None) -> ModelContent:
+        element, data = self._element(view, key, version)
         return ModelContent(element, data, self.damaged.get((view, key)))
 
-    async def delete(self, view: str, key: bytes, *, condition: Condition | None = None) -> bool:
+    async def delete(
+        self,
+        view: str,
+        key: bytes,
+        *,
+        version: int | None = None,
+        condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Deletion:
         at = self._at(view)
+        if version is not None:
+            return self._delete_version(at, key, version, condition)
         current = at.elements.get(key)
         check_condition(condition, current[0] if current else None)
-        if current is None:
-            return False
-        del at.elements[key]
-        at.keys.remove(key)
-        return True
+        if versioning is Versioning.OFF and (current is None or not current[0].version_id):
+            self._unname(at, key)
+            return Deletion(current is not None)
+        self._check_key(key)
+        version_id = self._succeed(at, key, versioning)
+        self._unname(at, key)
+        at.past.setdefault(key, []).insert(0, _Past(version_id, self._clock_ns(), None))
+        return Deletion(current is not None, True, version_id)
 
-    async def delete_many(self, view: str, keys: Sequence[bytes], conditions: Sequence[Condition | None]) -> Sequence[bool | Exception]:
+    async def delete_many(
+        self,
+        view: str,
+        keys: Sequence[bytes],
+        conditions: Sequence[Condition | None],
+        *,
+        versions: Sequence[int | None] | None = None,
+        versioning: Versioning = Versioning.OFF,
+    ) -> Sequence[Deletion | Exception]:
         self._at(view)
-        if len(keys) > DELETE_KEYS_MAX or len(keys) != len(conditions):
+        versions = versions or [None] * len(keys)
+        if len(keys) > DELETE_KEYS_MAX or len(keys) != len(conditions) or len(keys) != len(versions):
             raise LimitExceeded("keys")
-        results: list[bool | Exception] = []
-        for key, condition in zip(keys, conditions, strict=True):
+        results: list[Deletion | Exception] = []
+        for key, condition, version in zip(keys, conditions, versions, strict=True):
             try:
-                results.append(await self.delete(view, key, condition=condition))
+                results.append(await self.delete(view, key, version=version, condition=condition, versioning=versioning))
             except (NotFound, PreconditionFailed) as error:
                 results.append(error)
         return results
@@ -244,22 +238,30 @@ class ModelStore:
         *,
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         assert isinstance(source, ModelContent)
         assert "md5" in digests
-        return self._store(view, key, source.data, attributes, dict(digests), condition)
+        return self._store(view, key, source.data, attributes, dict(digests), condition, versioning)
 
     async def digest(self, source: Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
         assert isinstance(source, ModelContent)
         return {name: digest(name, source.data[start:stop]) for name in digests}
 
-    async def set_attributes(self, view: str, key: bytes, attributes: Attributes, *, condition: Condition | None = None) -> Element:
+    async def set_attributes(
+        self, view: str, key: bytes, attributes: Attributes, *, version: int | None = None, condition: Condition | None = None
+    ) -> Element:
         check_attributes(attributes)
-        element, data = self._element(view, key)
+        element, data = self._element(view, key, version)
         check_condition(condition, element)
-        element = replace(element, attributes=attributes)
-        self._at(view).elements[key] = (element, data)
-        return element
+        changed = replace(element, attributes=attributes)
+        at = self._at(view)
+        if at.elements.get(key) == (element, data):
+            at.elements[key] = (changed, data)
+        for past in at.past.get(key, ()):
+            if past.held == (element, data):
+                past.held = (changed, data)
+        return changed
 
     async def list(self, view: str, *, prefix: bytes = b"", delimiter: bytes = b"", start_after: bytes = b"", limit: int = 1000) -> Page:
         at = self._at(view)
@@ -285,6 +287,48 @@ class ModelStore:
                 elements.append(at.elements[key][0])
             last = shown
         return Page(elements, prefixes, None)
+
+    async def list_versions(
+        self,
+        view: str,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after_key: bytes = b"",
+        after_version: int | None = None,
+        limit: int = 1000,
+    ) -> VersionPage:
+        at = self._at(view)
+        versions: list[Version] = []
+        prefixes: list[bytes] = []
+        last: tuple[bytes | None, int | None] = (None, None)
+        for key in sorted({*at.keys, *at.past}):
+            if not key.startswith(prefix) or key < after_key or (key == after_key and after_version is None):
+                continue
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            if cut >= 0:
+                shown = key[: cut + len(delimiter)]
+                if shown == after_key or (prefixes and shown == prefixes[-1]):
+                    continue
+                if len(versions) + len(prefixes) >= limit:
+                    return VersionPage(versions, prefixes, *last)
+                prefixes.append(shown)
+                last = (shown, None)
+                continue
+            of_key = self._versions(at, key)
+            if key == after_key:
+                ids = [version.version_id for version in of_key]
+                of_key = (
+                    of_key[ids.index(after_version) + 1 :]
+                    if after_version in ids
+                    else [v for v in of_key if v.version_id < (after_version or 1 << 64)]
+                )
+            for version in of_key:
+                if len(versions) + len(prefixes) >= limit:
+                    return VersionPage(versions, prefixes, *last)
+                versions.append(version)
+                last = (key, version.version_id)
+        return VersionPage(versions, prefixes, None, None)
 
     # Multipart uploads
     async def create_upload(self, view: str, key: bytes, attributes: Attributes, extra: Mapping[str, bytes]) -> UploadInfo:
@@ -342,6 +386,7 @@ class ModelStore:
         digests: Mapping[str, bytes],
         composite: bool,
         condition: Condition | None = None,
+        versioning: Versioning = Versioning.OFF,
     ) -> Element:
         upload = self._upload(view, key, upload_id)
         chosen = []
@@ -358,6 +403,7 @@ class ModelStore:
             upload.info.attributes,
             dict(digests),
             condition,
+            versioning,
             etag=f"{etag_digest.hex()}-{len(parts)}",
             composite=composite,
             part_sizes=tuple(part.size for part, _ in chosen),
@@ -423,11 +469,74 @@ class ModelStore:
         if not 1 <= len(key) <= KEY_BYTES_MAX or b"\0" in key:
             raise Invalid("key")
 
-    def _element(self, view: str, key: bytes) -> tuple[Element, bytes]:
-        held = self._at(view).elements.get(key)
-        if held is None:
-            raise NotFound("key")
-        return held
+    def _element(self, view: str, key: bytes, version: int | None = None) -> tuple[Element, bytes]:
+        at = self._at(view)
+        held = at.elements.get(key)
+        if version is None:
+            if held is None:
+                raise NotFound("key")
+            return held
+        if held is not None and held[0].version_id == version:
+            return held
+        for past in at.past.get(key, ()):
+            if past.version_id == version:
+                if past.held is None:
+                    raise NotFound("marker")
+                return past.held
+        raise NotFound("version")
+
+    def _versions(self, at: _View, key: bytes) -> Sequence[Version]:
+        """The newest first."""
+        found = []
+        if key in at.elements:
+            element = at.elements[key][0]
+            found.append(Version(key, element.version_id, True, element.modified_ns, self._listed(element)))
+        for past in at.past.get(key, ()):
+            element_or_none = self._listed(past.held[0]) if past.held else None
+            found.append(Version(key, past.version_id, not found, past.modified_ns, element_or_none))
+        return found
+
+    def _listed(self, element: Element) -> Element:
+        return replace(element, part_sizes=(), part_digests=())
+
+    def _succeed(self, at: _View, key: bytes, versioning: Versioning) -> int:
+        """What the key names becomes history or is given up; returns the id of the version that follows."""
+        current = at.elements.get(key)
+        past = at.past.pop(key, [])
+        if versioning is not Versioning.ENABLED or (current and not current[0].version_id):
+            past = [version for version in past if version.version_id]
+        if current and (current[0].version_id or versioning is Versioning.ENABLED):
+            past.insert(0, _Past(current[0].version_id, current[0].modified_ns, current))
+        if past:
+            at.past[key] = past
+        return next(self._ids) if versioning is Versioning.ENABLED else 0
+
+    def _unname(self, at: _View, key: bytes) -> None:
+        if at.elements.pop(key, None) is not None:
+            at.keys.remove(key)
+
+    def _delete_version(self, at: _View, key: bytes, version: int, condition: Condition | None) -> Deletion:
+        of_key = self._versions(at, key)
+        ids = [found.version_id for found in of_key]
+        if version not in ids:
+            check_condition(condition, None)
+            return Deletion(False, False, version)
+        index = ids.index(version)
+        element = of_key[index].element
+        check_condition(condition, element)
+        past = at.past.get(key, [])
+        if key in at.elements:
+            index -= 1
+        if index < 0:
+            self._unname(at, key)
+        else:
+            del past[index]
+        if key not in at.elements and past and past[0].held is not None:
+            at.elements[key] = past.pop(0).held  # type: ignore[assignment]
+            insort(at.keys, key)
+        if not past:
+            at.past.pop(key, None)
+        return Deletion(True, element is None, version)
 
     def _upload(self, view: str, key: bytes, upload_id: str) -> _Upload:
         upload = self._at(view).uploads.get(upload_id)
@@ -443,6 +552,7 @@ class ModelStore:
         attributes: Attributes,
         digests: dict[str, bytes],
         condition: Condition | None,
+        versioning: Versioning,
         *,
         etag: str | None = None,
         composite: bool = False,
@@ -455,7 +565,7 @@ class ModelStore:
         current = at.elements.get(key)
         check_condition(condition, current[0] if current else None)
         element = Element(
-            id=current[0].id if current else next(self._ids),
+            id=next(self._ids),
             kind=Kind.FILE,
             key=key,
             size=len(data),
@@ -467,6 +577,7 @@ class ModelStore:
             composite=composite,
             part_sizes=part_sizes,
             part_digests=part_digests,
+            version_id=self._succeed(at, key, versioning),
         )
         if current is None:
             insort(at.keys, key)

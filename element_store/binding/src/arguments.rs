@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMapping, PyString};
 use std::collections::BTreeMap;
-use trefoil_core::element::info::{Condition, Digests};
+use trefoil_core::element::info::{Condition, Digests, Terms, Versioning};
 use trefoil_core::element::rows::Attributes;
 use trefoil_core::error::Error;
 
@@ -79,6 +79,23 @@ pub fn attributes(given: &Bound<'_, PyAny>) -> PyResult<Attributes> {
         gid: number(intern!(py, "gid"))?,
         mode: number(intern!(py, "mode"))?,
         xattrs: mapping(&given.getattr(intern!(py, "xattrs"))?)?,
+    })
+}
+
+/// By the values of `element_store.types.Versioning`.
+pub fn versioning(name: &str) -> PyResult<Versioning> {
+    match name {
+        "off" => Ok(Versioning::Off),
+        "enabled" => Ok(Versioning::Enabled),
+        "suspended" => Ok(Versioning::Suspended),
+        other => Err(raise(Error::Invalid(format!("versioning {other}")))),
+    }
+}
+
+pub fn terms(condition_given: Option<&Bound<'_, PyAny>>, versioning_name: &str) -> PyResult<Terms> {
+    Ok(Terms {
+        condition: condition(condition_given)?,
+        versioning: versioning(versioning_name)?,
     })
 }
 

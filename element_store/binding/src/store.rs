@@ -15,11 +15,11 @@ use pyo3::types::PyDict;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use trefoil_core::element::info::{Condition, Digests, ElementInfo};
+use trefoil_core::element::info::{Digests, ElementInfo, Removal, Terms};
 use trefoil_core::element::rows::Attributes;
 use trefoil_core::error::{Error, Result};
 use trefoil_core::store::digest::{self, Hasher};
-use trefoil_core::store::{self as core, Completion, Done, ListQuery, OpenOptions, SMALL_BYTES_MAX};
+use trefoil_core::store::{self as core, Completion, Done, ListQuery, OpenOptions, SMALL_BYTES_MAX, VersionQuery};
 
 /// Bytes that are hashed on the spot: about 25 µs of MD5, less than a trip through a thread costs a busy loop.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
@@ -47,7 +47,7 @@ struct Put {
     attributes: Attributes,
     names: Vec<String>,
     expected: BTreeMap<String, Vec<u8>>,
-    condition: Option<Condition>,
+    terms: Terms,
 }
 
 impl Put {
@@ -70,7 +70,7 @@ impl Put {
 
     fn commit(self, store: &core::Store, digests: Result<Digests>, done: Done<ElementInfo>) {
         match digests {
-            Ok(digests) => store.put(&self.view, &self.key, self.bytes, self.attributes, digests, self.condition, done),
+            Ok(digests) => store.put(&self.view, &self.key, self.bytes, self.attributes, digests, self.terms, done),
             Err(error) => done(Err(error)),
         }
     }
@@ -201,10 +201,15 @@ impl Store {
     }
 
     // Elements by key
-    fn lookup(&self, py: Python<'_>, view: String, key: Vec<u8>) -> Future {
-        self.shared.call(py, move |store| store.lookup(&view, &key))
+    fn lookup(&self, py: Python<'_>, view: String, key: Vec<u8>, version: Option<u64>) -> Future {
+        self.shared.call(py, move |store| store.lookup(&view, &key, version))
     }
 
+    fn version(&self, py: Python<'_>, view: String, key: Vec<u8>, version: Option<u64>) -> Future {
+        self.shared.call(py, move |store| store.version(&view, &key, version))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are those of the interface")]
     fn put(
         &self,
         py: Python<'_>,
@@ -215,6 +220,7 @@ impl Store {
         digests: Object,
         expected: Optional,
         condition: Optional,
+        versioning: &str,
     ) -> Future {
         if arguments::content_bytes(data)? > SMALL_BYTES_MAX {
             return Err(limit("small content"));
@@ -227,7 +233,7 @@ impl Store {
             attributes: arguments::attributes(attributes)?,
             names: arguments::names(digests)?,
             expected: expected.map(arguments::mapping).transpose()?.unwrap_or_default(),
-            condition: arguments::condition(condition)?,
+            terms: arguments::terms(condition, versioning)?,
         };
         if put.bytes.len() <= INLINE_BYTES_MAX {
             let digests = put.digests().map_err(raise)?;
@@ -257,45 +263,58 @@ impl Store {
         attributes: Object,
         digests: Object,
         condition: Optional,
+        versioning: &str,
     ) -> Future {
         check_key(&key)?;
         let (attributes, digests) = (arguments::attributes(attributes)?, arguments::digests(digests)?);
-        let (condition, content) = (arguments::condition(condition)?, staged.take()?);
+        let (terms, content) = (arguments::terms(condition, versioning)?, staged.take()?);
         let bytes = row_bytes(&key, Some(&attributes));
         self.place(py, content, bytes, move |store, content, done| {
-            store.publish(&view, &key, content, attributes, digests, condition, done);
+            store.publish(&view, &key, content, attributes, digests, terms, done);
         })
     }
 
     /// The future has a Content.
-    fn open_content(&self, py: Python<'_>, view: String, key: Vec<u8>) -> Future {
+    fn open_content(&self, py: Python<'_>, view: String, key: Vec<u8>, version: Option<u64>) -> Future {
         self.shared.pool.admit().map_err(raise)?;
         let (shared, store) = (self.shared.clone(), self.shared.store()?);
         let (future, ticket) = self.shared.begin(py)?;
         self.shared.pool.submit(move || {
-            let opened = store.open_content(&view, &key);
+            let opened = store.open_content(&view, &key, version);
             ticket.finish(move |py| Content::wrap(py, shared, opened.map_err(Failure::from)?));
         });
         Ok(future)
     }
 
-    fn delete(&self, py: Python<'_>, view: String, key: Vec<u8>, condition: Optional) -> Future {
-        let condition = arguments::condition(condition)?;
-        self.shared.commit(py, row_bytes(&key, None), move |store, done| {
-            store.delete(&view, &key, condition, done)
+    fn delete(&self, py: Python<'_>, view: String, key: Vec<u8>, version: Option<u64>, condition: Optional, versioning: &str) -> Future {
+        let (condition, versioning) = (arguments::condition(condition)?, arguments::versioning(versioning)?);
+        let removal = Removal { key, version, condition };
+        self.shared.commit(py, row_bytes(&removal.key, None), move |store, done| {
+            store.delete(&view, removal, versioning, done)
         })
     }
 
-    fn delete_many(&self, py: Python<'_>, view: String, keys: Vec<Vec<u8>>, conditions: Vec<Option<Bound<'_, PyAny>>>) -> Future {
-        if keys.len() > DELETE_KEYS_MAX || keys.len() != conditions.len() {
+    fn delete_many(
+        &self,
+        py: Python<'_>,
+        view: String,
+        keys: Vec<Vec<u8>>,
+        versions: Vec<Option<u64>>,
+        conditions: Vec<Option<Bound<'_, PyAny>>>,
+        versioning: &str,
+    ) -> Future {
+        if keys.len() > DELETE_KEYS_MAX || keys.len() != conditions.len() || keys.len() != versions.len() {
             return Err(limit("keys"));
         }
-        let conditions = conditions
-            .iter()
-            .map(|condition| arguments::condition(condition.as_ref()))
+        let versioning = arguments::versioning(versioning)?;
+        let removals = keys.into_iter().zip(versions).zip(&conditions);
+        let removals = removals
+            .map(|((key, version), condition)| {
+                let condition = arguments::condition(condition.as_ref())?;
+                Ok(Removal { key, version, condition })
+            })
             .collect::<PyResult<Vec<_>>>()?;
-        let keys = keys.into_iter().zip(conditions).collect();
-        self.shared.call(py, move |store| store.delete_many(&view, keys))
+        self.shared.call(py, move |store| store.delete_many(&view, removals, versioning))
     }
 
     fn copy(
@@ -307,12 +326,13 @@ impl Store {
         attributes: Object,
         digests: Object,
         condition: Optional,
+        versioning: &str,
     ) -> Future {
         check_key(&key)?;
         let (attributes, digests) = (arguments::attributes(attributes)?, arguments::digests(digests)?);
-        let (source, condition) = (source.pinned()?, arguments::condition(condition)?);
+        let (source, terms) = (source.pinned()?, arguments::terms(condition, versioning)?);
         self.shared
-            .call(py, move |store| store.copy(&source, &view, &key, attributes, digests, condition))
+            .call(py, move |store| store.copy(&source, &view, &key, attributes, digests, terms))
     }
 
     fn digest(&self, py: Python<'_>, source: &Content, start: u64, stop: u64, digests: Object) -> Future {
@@ -329,10 +349,18 @@ impl Store {
         })
     }
 
-    fn set_attributes(&self, py: Python<'_>, view: String, key: Vec<u8>, attributes: Object, condition: Optional) -> Future {
+    fn set_attributes(
+        &self,
+        py: Python<'_>,
+        view: String,
+        key: Vec<u8>,
+        version: Option<u64>,
+        attributes: Object,
+        condition: Optional,
+    ) -> Future {
         let (attributes, condition) = (arguments::attributes(attributes)?, arguments::condition(condition)?);
         self.shared.commit(py, row_bytes(&key, Some(&attributes)), move |store, done| {
-            store.set_attributes(&view, &key, attributes, condition, done)
+            store.set_attributes(&view, &key, version, attributes, condition, done)
         })
     }
 
@@ -344,6 +372,26 @@ impl Store {
             limit,
         };
         self.shared.call(py, move |store| store.list(&view, &query))
+    }
+
+    fn list_versions(
+        &self,
+        py: Python<'_>,
+        view: String,
+        prefix: Vec<u8>,
+        delimiter: Vec<u8>,
+        after_key: Vec<u8>,
+        after_version: Option<u64>,
+        limit: usize,
+    ) -> Future {
+        let list = ListQuery {
+            prefix,
+            delimiter,
+            start_after: after_key,
+            limit,
+        };
+        let query = VersionQuery { list, after_version };
+        self.shared.call(py, move |store| store.list_versions(&view, &query))
     }
 
     // Multipart uploads
@@ -415,15 +463,16 @@ impl Store {
         digests: Object,
         composite: bool,
         condition: Optional,
+        versioning: &str,
     ) -> Future {
         let etag_digest = etag_digest.try_into().map_err(|_| raise(Error::Invalid("etag digest".into())))?;
-        let (digests, condition) = (arguments::mapping(digests)?, arguments::condition(condition)?);
+        let (digests, terms) = (arguments::mapping(digests)?, arguments::terms(condition, versioning)?);
         let completion = Completion {
             parts,
             etag_digest,
             digests,
             composite,
-            condition,
+            terms,
         };
         self.shared
             .call(py, move |store| store.complete_upload(&view, &key, &upload_id, completion))

@@ -4,9 +4,9 @@ use crate::errors::Failure;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
 use std::collections::BTreeMap;
-use trefoil_core::element::info::{ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, ViewInfo};
+use trefoil_core::element::info::{Deletion, ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, VersionInfo, VersionPage, ViewInfo};
 use trefoil_core::element::rows::{Attributes, ElementRow, Etag, Kind};
 use trefoil_core::error::Result;
 use trefoil_core::store::{DeviceStatus, Status};
@@ -22,6 +22,9 @@ struct Types {
     attributes: Py<PyAny>,
     view: Py<PyAny>,
     page: Py<PyAny>,
+    version: Py<PyAny>,
+    version_page: Py<PyAny>,
+    deletion: Py<PyAny>,
     upload: Py<PyAny>,
     part: Py<PyAny>,
     device: Py<PyAny>,
@@ -41,6 +44,9 @@ fn types(py: Python<'_>) -> PyResult<&Types> {
             attributes: class("Attributes")?,
             view: class("View")?,
             page: class("Page")?,
+            version: class("Version")?,
+            version_page: class("VersionPage")?,
+            deletion: class("Deletion")?,
             upload: class("UploadInfo")?,
             part: class("Part")?,
             device: class("DeviceStatus")?,
@@ -106,10 +112,10 @@ impl ToPython for BTreeMap<String, u64> {
 }
 
 /// One result per key: an exception object where it failed.
-impl ToPython for Vec<Result<bool>> {
+impl ToPython for Vec<Result<Deletion>> {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let one = |result: Result<bool>| match result {
-            Ok(deleted) => deleted.to_python(py),
+        let one = |result: Result<Deletion>| match result {
+            Ok(deletion) => deletion.to_python(py),
             Err(error) => Ok(PyErr::from(Failure::from(error)).into_value(py).into_any()),
         };
         let results = self.into_iter().map(one).collect::<PyResult<Vec<_>>>()?;
@@ -161,7 +167,11 @@ impl ToPython for ElementInfo {
             Kind::File => &types.file,
         };
         let sizes = self.parts.iter().map(|part| part.size).collect::<Vec<_>>();
-        types.element.call1(
+        // Twelve is the longest tuple that can be arguments.
+        let version = (row.version != 0)
+            .then(|| [("version_id", row.version)].into_py_dict(py))
+            .transpose()?;
+        types.element.call(
             py,
             (
                 self.id,
@@ -177,6 +187,7 @@ impl ToPython for ElementInfo {
                 PyTuple::new(py, sizes)?,
                 part_digests(py, &self.parts)?,
             ),
+            version.as_ref(),
         )
     }
 }
@@ -203,6 +214,33 @@ impl ToPython for Page {
         types(py)?
             .page
             .call1(py, (list(py, self.elements)?, PyList::new(py, prefixes)?, next_after))
+    }
+}
+
+impl ToPython for Deletion {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        types(py)?.deletion.call1(py, (self.existed, self.marker, self.version))
+    }
+}
+
+impl ToPython for VersionInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let element = self.element.map_or_else(|| Ok(py.None()), |element| element.to_python(py))?;
+        types(py)?.version.call1(
+            py,
+            (PyBytes::new(py, &self.key), self.version, self.is_latest, self.modified_ns, element),
+        )
+    }
+}
+
+impl ToPython for VersionPage {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let prefixes = self.prefixes.iter().map(|prefix| PyBytes::new(py, prefix)).collect::<Vec<_>>();
+        let (key, version) = self.next_after.map_or((None, None), |(key, version)| (Some(key), version));
+        types(py)?.version_page.call1(
+            py,
+            (list(py, self.versions)?, PyList::new(py, prefixes)?, key.to_python(py)?, version),
+        )
     }
 }
 

@@ -27,7 +27,6 @@ _ABSENT: Mapping[str, tuple[str, str]] = {
 }
 # subresource -> (feature, root and content of the empty document when read)
 _EMPTY: Mapping[str, tuple[str, str, str]] = {
-    "versioning": ("Versioning", "VersioningConfiguration", ""),
     "logging": ("Bucket logging", "BucketLoggingStatus", ""),
     "notification": ("Bucket notification", "NotificationConfiguration", ""),
     "requestPayment": ("Requester pays", "RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"),

@@ -16,6 +16,7 @@ from protocols.s3.metadata import content_xattrs, owned, refuse_unsupported
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 from protocols.s3.tags import TAG_PREFIX, parse_tag_header, tag_xattrs
+from protocols.s3.versions import version_headers
 
 DIRECTIVES = ("COPY", "REPLACE")
 
@@ -61,13 +62,14 @@ async def _digests(context: Context, request: Request, content: Content) -> Mapp
 async def run(context: Context, request: Request) -> Response:
     refuse_unsupported(request)
     condition = write_condition(request.headers)
-    async with open_source(context, request) as (bucket, key, content):
-        source = content.element
+    async with open_source(context, request) as found:
+        content, source = found.content, found.content.element
         check_copy_source(request.headers, source)
         if source.size > context.config.put_bytes_max:
             raise S3Error("InvalidRequest", "The specified copy source is larger than the maximum allowable size for a copy source.")
         changes = {b"x-amz-metadata-directive", b"x-amz-tagging-directive", b"x-amz-storage-class", b"x-amz-checksum-algorithm"}
-        if (bucket, key) == (request.bucket, request.key) and not changes & request.headers.keys():
+        is_same = (found.bucket, found.key, found.version) == (request.bucket, request.key, None)
+        if is_same and not changes & request.headers.keys():
             raise S3Error(
                 "InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing anything."
             )
@@ -78,9 +80,10 @@ async def run(context: Context, request: Request) -> Response:
             _attributes(request, source),
             digests=await _digests(context, request, content),
             condition=condition,
+            versioning=request.versioning,
         )
     inner = f"<LastModified>{xml.iso_time(element.modified_ns)}</LastModified>" + xml.element("ETag", f'"{element.etag}"')
-    found = checksums.kept(element.digests)
-    if found is not None:
-        inner += xml.element(found[0].element, checksums.encode(found[1])) + "<ChecksumType>FULL_OBJECT</ChecksumType>"
-    return xml_response("CopyObjectResult", inner)
+    kept = checksums.kept(element.digests)
+    if kept is not None:
+        inner += xml.element(kept[0].element, checksums.encode(kept[1])) + "<ChecksumType>FULL_OBJECT</ChecksumType>"
+    return xml_response("CopyObjectResult", inner, version_headers(request, element.version_id) + found.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from element_store.types import Condition, StoreError
+from element_store.types import Condition, Deletion, StoreError
 from protocols.s3 import xml
 from protocols.s3.conditional import parse_etags
 from protocols.s3.context import Context
@@ -13,7 +13,7 @@ from protocols.s3.naming import check_key
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.versions import NULL_VERSION
+from protocols.s3.versions import parse_version, version_text
 
 KEYS_MAX = 1000
 
@@ -23,6 +23,7 @@ class _Entry:
     key: str
     version: str | None
     condition: Condition | None
+    version_id: int | None = None
     error: S3Error | None = None
 
     @property
@@ -38,8 +39,8 @@ def _entry(node: xml.Node) -> _Entry:
     entry = _Entry(key, version, Condition(if_match=parse_etags(etag)) if etag else None)
     try:
         check_key(key.encode())
-        if version is not None and version != NULL_VERSION:
-            raise S3Error("NoSuchVersion")
+        if version is not None:
+            entry.version_id = parse_version(version)
         if node.child("LastModifiedTime") is not None or node.child("Size") is not None:
             raise S3Error("NotImplemented", "Deleting on a condition of time or size is not implemented.")
     except S3Error as error:
@@ -60,19 +61,35 @@ def _error(entry: _Entry, error: S3Error) -> str:
     return f"<Error>{entry.names}<Code>{error.code}</Code>{xml.element('Message', error.message)}</Error>"
 
 
+def _deleted(entry: _Entry, deletion: Deletion) -> str:
+    marker = ""
+    if deletion.marker:
+        marker = f"<DeleteMarker>true</DeleteMarker><DeleteMarkerVersionId>{version_text(deletion.version_id)}</DeleteMarkerVersionId>"
+    return f"<Deleted>{entry.names}{marker}</Deleted>"
+
+
 async def run(context: Context, request: Request) -> Response:
     entries, quiet = await Payload(request, context.config).document(parse_delete)
     sound = [entry for entry in entries if entry.error is None]
-    results = await context.store.delete_many(request.bucket, [entry.key.encode() for entry in sound], [entry.condition for entry in sound])
+    results = await context.store.delete_many(
+        request.bucket,
+        [entry.key.encode() for entry in sound],
+        [entry.condition for entry in sound],
+        versions=[entry.version_id for entry in sound],
+        versioning=request.versioning,
+    )
+    deletions = {}
     for entry, result in zip(sound, results, strict=True):
         if isinstance(result, StoreError):
             entry.error = from_store(result)
         elif isinstance(result, Exception):
             entry.error = S3Error("InternalError")
+        else:
+            deletions[id(entry)] = result
     answers = []
     for entry in entries:
         if entry.error is not None:
             answers.append(_error(entry, entry.error))
         elif not quiet:
-            answers.append(f"<Deleted>{entry.names}</Deleted>")
+            answers.append(_deleted(entry, deletions[id(entry)]))
     return xml_response("DeleteResult", "".join(answers))

@@ -6,13 +6,12 @@ from protocols.s3 import acl
 from protocols.s3.context import Context, check_object
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.versions import check_version
+from protocols.s3.versions import wanted_version
 
 
 async def run(context: Context, request: Request) -> Response:
     if request.key:
-        check_version(request)
-        attributes = (await context.store.lookup(request.bucket, request.key)).attributes
+        attributes = (await context.store.lookup(request.bucket, request.key, version=wanted_version(request))).attributes
         check_object(request, attributes, "READ_ACP")
     else:
         attributes = (await context.store.view(request.bucket)).attributes

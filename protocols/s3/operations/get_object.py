@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from element_store.types import Element
+from element_store.types import Element, NotFound
 from protocols.s3 import checksums, metadata
 from protocols.s3.conditional import check_read, validators
 from protocols.s3.context import Context, check_object, send_content
@@ -10,25 +10,27 @@ from protocols.s3.errors import invalid_argument
 from protocols.s3.ranges import parse_range, part_range
 from protocols.s3.request import Request
 from protocols.s3.response import Header, Response
-from protocols.s3.versions import check_version
+from protocols.s3.versions import missing, version_headers, wanted_version
 
 PART_NUMBER_MAX = 10_000
 
 
 async def run(context: Context, request: Request) -> Response | None:
-    if request.query:
-        check_version(request)
-    if request.method == "HEAD":
-        return await _head(context, request)
-    content = await context.store.open(request.bucket, request.key)
+    version = wanted_version(request)
+    try:
+        if request.method == "HEAD":
+            return await _head(request, await context.store.lookup(request.bucket, request.key, version=version))
+        content = await context.store.open(request.bucket, request.key, version=version)
+    except NotFound as error:
+        raise await missing(context, request, version, error) from None
     async with content:
         status, headers, start, stop = _answer(request, content.element)
         await send_content(request, status, headers, content, start, stop)
     return None
 
 
-async def _head(context: Context, request: Request) -> Response | None:
-    status, headers, start, stop = _answer(request, await context.store.lookup(request.bucket, request.key))
+async def _head(request: Request, element: Element) -> Response | None:
+    status, headers, start, stop = _answer(request, element)
     headers.append((b"content-length", str(stop - start).encode()))
     headers.append((b"x-amz-request-id", request.request_id.encode("latin-1", "replace")))
     request.response_started = True
@@ -51,7 +53,7 @@ def _answer(request: Request, element: Element) -> tuple[int, list[Header], int,
         wanted = parse_range(request.header(b"range"), element.size)
         if wanted is not None:
             (start, stop), status = wanted, 206
-    headers = validators(element)
+    headers = validators(element) + version_headers(request, element.version_id)
     headers += metadata.response_headers(element.attributes, request.query)
     headers.append((b"accept-ranges", b"bytes"))
     if status == 206:

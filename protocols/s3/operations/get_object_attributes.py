@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from element_store.types import Element
+from element_store.types import Element, NotFound
 from protocols.s3 import checksums, xml
 from protocols.s3.conditional import check_read, validators
 from protocols.s3.context import Context, check_object
 from protocols.s3.errors import invalid_argument
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
-from protocols.s3.versions import check_version
+from protocols.s3.versions import missing, version_headers, wanted_version
 
 KNOWN = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
 PARTS_MAX = 1000
@@ -52,11 +52,14 @@ def _parts(request: Request, element: Element) -> str:
 
 
 async def run(context: Context, request: Request) -> Response:
-    check_version(request)
+    version = wanted_version(request)
     asked = {name.strip() for name in (request.header(b"x-amz-object-attributes") or "").split(",") if name.strip()}
     if not asked or not asked <= KNOWN:
         raise invalid_argument("x-amz-object-attributes", ",".join(sorted(asked)), "Invalid attribute name specified.")
-    element = await context.store.lookup(request.bucket, request.key)
+    try:
+        element = await context.store.lookup(request.bucket, request.key, version=version)
+    except NotFound as error:
+        raise await missing(context, request, version, error) from None
     check_object(request, element.attributes)
     check_read(request.headers, element)
     inner = ""
@@ -70,4 +73,5 @@ async def run(context: Context, request: Request) -> Response:
         inner += "<StorageClass>STANDARD</StorageClass>"
     if "ObjectSize" in asked:
         inner += f"<ObjectSize>{element.size}</ObjectSize>"
-    return xml_response("GetObjectAttributesResponse", inner, [header for header in validators(element) if header[0] == b"last-modified"])
+    headers = [header for header in validators(element) if header[0] == b"last-modified"]
+    return xml_response("GetObjectAttributesResponse", inner, headers + version_headers(request, element.version_id))

@@ -1,13 +1,41 @@
-"""ListObjectVersions of a bucket without versions: each object is the latest version `null` of its key."""
+"""ListObjectVersions: every version of every key, the newest first, and the delete markers. Without versioning each object is version `null`."""
 
 from __future__ import annotations
 
+from element_store.types import Version
 from protocols.s3 import xml
 from protocols.s3.context import Context
-from protocols.s3.errors import invalid_argument
+from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.listing import Encoding, checksum_elements, common_prefixes, max_keys, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
+from protocols.s3.versions import parse_version, version_text
+
+
+def _marker(text: str, key: bytes) -> int | None:
+    if not text:
+        return None
+    if not key:
+        raise invalid_argument("version-id-marker", text, "A version-id marker cannot be specified without a key marker.")
+    try:
+        return parse_version(text)
+    except S3Error:
+        raise invalid_argument("version-id-marker", text, "Invalid version id specified.") from None
+
+
+def _entry(version: Version, encoding: Encoding, owner: str) -> str:
+    head = (
+        f"{encoding.element('Key', version.key)}<VersionId>{version_text(version.version_id)}</VersionId>"
+        f"<IsLatest>{'true' if version.is_latest else 'false'}</IsLatest>"
+        f"<LastModified>{xml.iso_time(version.modified_ns)}</LastModified>"
+    )
+    element = version.element
+    if element is None:
+        return f"<DeleteMarker>{head}{owner}</DeleteMarker>"
+    return (
+        f'<Version>{head}<ETag>"{element.etag}"</ETag>{checksum_elements(element)}<Size>{element.size}</Size>{owner}'
+        "<StorageClass>STANDARD</StorageClass></Version>"
+    )
 
 
 async def run(context: Context, request: Request) -> Response:
@@ -16,20 +44,21 @@ async def run(context: Context, request: Request) -> Response:
     limit = max_keys(request)
     prefix, delimiter, marker = (query.get(name, "").encode() for name in ("prefix", "delimiter", "key-marker"))
     version_marker = query.get("version-id-marker", "")
-    if version_marker and not marker:
-        raise invalid_argument("version-id-marker", version_marker, "A version-id marker cannot be specified without a key marker.")
-    page = await context.store.list(request.bucket, prefix=prefix, delimiter=delimiter, start_after=marker, limit=limit)
+    page = await context.store.list_versions(
+        request.bucket,
+        prefix=prefix,
+        delimiter=delimiter,
+        after_key=marker,
+        after_version=_marker(version_marker, marker),
+        limit=limit,
+    )
     owner = owner_element(await context.owner_user(request.owner))
-    truncated = page.next_after is not None and limit > 0
-    versions = [
-        f"<Version>{encoding.element('Key', element.key)}<VersionId>null</VersionId><IsLatest>true</IsLatest>"
-        f'<LastModified>{xml.iso_time(element.modified_ns)}</LastModified><ETag>"{element.etag}"</ETag>{checksum_elements(element)}'
-        f"<Size>{element.size}</Size>{owner}<StorageClass>STANDARD</StorageClass></Version>"
-        for element in page.elements
-    ]
+    truncated = page.next_key is not None and limit > 0
     next_markers = ""
     if truncated:
-        next_markers = encoding.element("NextKeyMarker", page.next_after or b"") + "<NextVersionIdMarker>null</NextVersionIdMarker>"
+        next_markers = encoding.element("NextKeyMarker", page.next_key or b"")
+        if page.next_version is not None:
+            next_markers += f"<NextVersionIdMarker>{version_text(page.next_version)}</NextVersionIdMarker>"
     inner = [
         f"<Name>{request.bucket}</Name>",
         encoding.element("Prefix", prefix),
@@ -40,7 +69,7 @@ async def run(context: Context, request: Request) -> Response:
         encoding.optional("Delimiter", delimiter),
         f"<IsTruncated>{'true' if truncated else 'false'}</IsTruncated>",
         encoding.note,
-        *versions,
+        *[_entry(version, encoding, owner) for version in page.versions],
         common_prefixes(page.prefixes, encoding),
     ]
     return xml_response("ListVersionsResult", "".join(inner))

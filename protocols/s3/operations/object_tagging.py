@@ -8,24 +8,22 @@ from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import NO_CONTENT, Response, xml_response
 from protocols.s3.tags import parse_tag_document, tag_document, tags_of, with_tags
-from protocols.s3.versions import check_version
+from protocols.s3.versions import version_headers, wanted_version
 
 
 async def get(context: Context, request: Request) -> Response:
-    check_version(request)
-    element = await context.store.lookup(request.bucket, request.key)
-    return xml_response("Tagging", tag_document(tags_of(element.attributes)))
+    element = await context.store.lookup(request.bucket, request.key, version=wanted_version(request))
+    return xml_response("Tagging", tag_document(tags_of(element.attributes)), version_headers(request, element.version_id))
 
 
 async def put(context: Context, request: Request) -> Response:
-    check_version(request)
-    await context.store.lookup(request.bucket, request.key)
+    version = wanted_version(request)
+    await context.store.lookup(request.bucket, request.key, version=version)
     tags = await Payload(request, context.config).document(parse_tag_document)
-    await replace_attributes(context, request, lambda attributes: with_tags(attributes, tags))
-    return Response(200)
+    element = await replace_attributes(context, request, version, lambda attributes: with_tags(attributes, tags))
+    return Response(200, version_headers(request, element.version_id))
 
 
 async def delete(context: Context, request: Request) -> Response:
-    check_version(request)
-    await replace_attributes(context, request, lambda attributes: with_tags(attributes, {}))
-    return Response(NO_CONTENT)
+    element = await replace_attributes(context, request, wanted_version(request), lambda attributes: with_tags(attributes, {}))
+    return Response(NO_CONTENT, version_headers(request, element.version_id))

@@ -24,6 +24,7 @@ from protocols.s3.request import Request
 from protocols.s3.response import Header, Response
 from protocols.s3.staging import stage_pieces
 from protocols.s3.tags import parse_tag_document, with_tags
+from protocols.s3.versions import version_headers
 
 FILENAME = "${filename}"
 REDIRECT_LENGTH_MAX = 4096
@@ -49,7 +50,9 @@ async def run(context: Context, request: Request) -> Response:
     async with stage_pieces(context, _sized(form.content(), policy), names, None) as (staged, digests):
         if announced is not None and digests[announced[0].store_name] != expected:
             raise S3Error("BadDigest", f"The {announced[0].wire_name} you specified did not match the calculated checksum.")
-        element = await context.store.publish(request.bucket, request.key, staged, attributes, digests=digests)
+        element = await context.store.publish(
+            request.bucket, request.key, staged, attributes, digests=digests, versioning=request.versioning
+        )
     return _answer(request, form.fields, element)
 
 
@@ -104,7 +107,7 @@ async def _sized(content: AsyncIterator[bytes], policy: Policy | None) -> AsyncI
 
 def _answer(request: Request, fields: Mapping[str, str], element: Element) -> Response:
     etag = f'"{element.etag}"'
-    headers: list[Header] = [(b"etag", etag.encode())]
+    headers: list[Header] = [(b"etag", etag.encode()), *version_headers(request, element.version_id)]
     redirect = fields.get("success_action_redirect") or fields.get("redirect") or ""
     if _is_url(redirect):
         query = f"bucket={quote(request.bucket, safe='')}&key={quote(request.key, safe='')}&etag={quote(etag, safe='')}"

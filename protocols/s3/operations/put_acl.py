@@ -10,7 +10,7 @@ from protocols.s3.metadata import refuse_unsupported
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response
-from protocols.s3.versions import check_version
+from protocols.s3.versions import wanted_version
 
 
 def _choose(named: str | None, body: bytes, owner: str) -> str:
@@ -25,14 +25,14 @@ async def run(context: Context, request: Request) -> Response:
     refuse_unsupported(request)
     named = acl.canned_acl(request)
     if request.key:
-        check_version(request)
-        check_object(request, (await context.store.lookup(request.bucket, request.key)).attributes, "WRITE_ACP")
+        held = await context.store.lookup(request.bucket, request.key, version=wanted_version(request))
+        check_object(request, held.attributes, "WRITE_ACP")
     chosen = await Payload(request, context.config).document(lambda body: _choose(named, body, request.owner))
     for user in acl.users_of(chosen):
         if user != request.owner and await context.auth.user(user) is None:
             raise invalid_argument("CanonicalUser/ID", user, "Invalid id")
     if request.key:
-        await replace_attributes(context, request, lambda attributes: acl.with_acl(attributes, chosen))
+        await replace_attributes(context, request, wanted_version(request), lambda attributes: acl.with_acl(attributes, chosen))
     else:
         view = await context.store.view(request.bucket)
         await context.store.set_view_attributes(request.bucket, acl.with_acl(view.attributes, chosen))

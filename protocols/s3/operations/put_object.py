@@ -16,6 +16,7 @@ from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response
 from protocols.s3.staging import stage_payload
+from protocols.s3.versions import version_headers
 
 
 async def run(context: Context, request: Request) -> Response:
@@ -32,6 +33,7 @@ async def run(context: Context, request: Request) -> Response:
     else:
         element = await _put_staged(context, request, payload, attributes, condition)
     headers = [(b"etag", b'"' + element.etag.encode() + b'"')]
+    headers += version_headers(request, element.version_id)
     if payload.checksum is not None:
         headers += checksums.response_headers(element.digests, False, 0)
     return Response(200, headers)
@@ -62,7 +64,14 @@ async def _put_small(context: Context, request: Request, payload: Payload, attri
     data = await payload.collect(SMALL_BYTES_MAX)
     try:
         return await context.store.put(
-            request.bucket, request.key, data, attributes, digests=payload.kept_names, expected=payload.expected, condition=condition
+            request.bucket,
+            request.key,
+            data,
+            attributes,
+            digests=payload.kept_names,
+            expected=payload.expected,
+            condition=condition,
+            versioning=request.versioning,
         )
     except DigestMismatch as error:
         raise payload.mismatch(str(error.args[0])) from None
@@ -70,4 +79,6 @@ async def _put_small(context: Context, request: Request, payload: Payload, attri
 
 async def _put_staged(context: Context, request: Request, payload: Payload, attributes: Attributes, condition: Condition | None) -> Element:
     async with stage_payload(context, payload) as (staged, digests):
-        return await context.store.publish(request.bucket, request.key, staged, attributes, digests=digests, condition=condition)
+        return await context.store.publish(
+            request.bucket, request.key, staged, attributes, digests=digests, condition=condition, versioning=request.versioning
+        )

@@ -20,8 +20,8 @@ async def run(context: Context, request: Request) -> Response:
     info = await guarded_upload(context, request, identity)
     checksum = checksum_of(info.extra)
     names = ["md5"] if checksum is None else ["md5", checksum.algorithm.store_name]
-    async with open_source(context, request) as (_, _, content):
-        source = content.element
+    async with open_source(context, request) as found:
+        content, source = found.content, found.content.element
         check_copy_source(request.headers, source)
         wanted = request.header(b"x-amz-copy-source-range")
         start, stop = parse_copy_range(wanted, source.size) if wanted is not None else (0, source.size)
@@ -30,4 +30,4 @@ async def run(context: Context, request: Request) -> Response:
         digests = await context.store.digest(content, start, stop, names)
         part = await context.store.copy_part(request.bucket, request.key, identity, number, content, start, stop, digests=digests)
     inner = f"<LastModified>{xml.iso_time(part.modified_ns)}</LastModified>" + xml.element("ETag", f'"{part.etag}"')
-    return xml_response("CopyPartResult", inner + checksum_element(part.digests))
+    return xml_response("CopyPartResult", inner + checksum_element(part.digests), found.headers)

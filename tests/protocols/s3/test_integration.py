@@ -409,9 +409,6 @@ def test_not_configured(s3: Any, bucket: str, call: str, code: str) -> None:
 
 
 def test_what_is_to_come_is_named(s3: Any, bucket: str) -> None:
-    assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
-    with pytest.raises(ClientError, match=r"NotImplemented.*Versioning"):
-        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     with pytest.raises(ClientError, match=r"NotImplemented.*encryption"):
         s3.put_object(Bucket=bucket, Key="k", ServerSideEncryption="AES256")
     s3.delete_bucket_policy(Bucket=bucket)

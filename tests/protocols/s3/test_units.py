@@ -95,14 +95,15 @@ def test_etags() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("b/k", ("b", b"k")),
-        ("/b/k/l", ("b", b"k/l")),
-        ("b/a%20%3F", ("b", b"a ?")),
-        ("b/k?versionId=null", ("b", b"k")),
-        ("%2Fb%2Fk", ("b", b"k")),
+        ("b/k", ("b", b"k", None)),
+        ("/b/k/l", ("b", b"k/l", None)),
+        ("b/a%20%3F", ("b", b"a ?", None)),
+        ("b/k?versionId=null", ("b", b"k", 0)),
+        ("b/k?versionId=000000000000001f", ("b", b"k", 31)),
+        ("%2Fb%2Fk", ("b", b"k", None)),
     ],
 )
-def test_copy_sources(text: str, found: tuple[str, bytes]) -> None:
+def test_copy_sources(text: str, found: tuple[str, bytes, int | None]) -> None:
     assert parse_copy_source(text) == found
 
 

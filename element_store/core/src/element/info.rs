@@ -69,6 +69,66 @@ pub struct Condition {
     pub if_none_match: Vec<String>,
 }
 
+/// What a change of a key does to the version that the key named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Versioning {
+    /// It is given up. For views that never had versions: nothing more is read or written.
+    #[default]
+    Off,
+    /// It is kept.
+    Enabled,
+    /// It is kept unless it is the null version, which the new one becomes.
+    Suspended,
+}
+
+/// On what terms a key is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    pub condition: Option<Condition>,
+    pub versioning: Versioning,
+}
+
+/// One version of a key: content or a delete marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionInfo {
+    pub key: Vec<u8>,
+    /// 0: the null version.
+    pub version: u64,
+    pub is_latest: bool,
+    pub modified_ns: i64,
+    /// None: a delete marker. Without parts.
+    pub element: Option<ElementInfo>,
+}
+
+/// One page of a listing of versions: keys in byte order, the newest version first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct VersionPage {
+    pub versions: Vec<VersionInfo>,
+    pub prefixes: Vec<Vec<u8>>,
+    /// Last key and version, or last prefix, of a page that is not the last.
+    pub next_after: Option<(Vec<u8>, Option<u64>)>,
+}
+
+/// One key or version to be deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removal {
+    pub key: Vec<u8>,
+    /// None: what the key names.
+    pub version: Option<u64>,
+    pub condition: Option<Condition>,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deletion {
+    /// There was what was to be deleted.
+    pub existed: bool,
+    /// A delete marker was set, or was what was deleted.
+    pub marker: bool,
+    /// Of the marker that was set, or of what was deleted.
+    pub version: u64,
+}
+
 /// One page of a listing, in byte order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Page {

@@ -1,7 +1,7 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement};
-use super::{Rows, keys};
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
+use super::{Rows, keys, namespace, path};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -85,6 +85,12 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
         }
         Ok(())
     })?;
+    let versions = check_versions(rows, findings)?;
+    for element in versions.keys() {
+        if named.insert(*element, Kind::File).is_some() {
+            findings.add(format!("element {element} has two names"));
+        }
+    }
     let (mut files, mut directories) = (BTreeMap::new(), HashSet::new());
     scan(rows, keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
@@ -99,6 +105,9 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
                 }
             }
             Kind::File => {
+                if versions.get(&id).is_some_and(|version| *version != row.version) {
+                    findings.add(format!("element {id} is kept as another version than it is"));
+                }
                 files.insert(id, Some(row.size));
             }
         }
@@ -123,6 +132,51 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
         Ok(())
     })?;
     Ok(files)
+}
+
+/// The elements that are kept as versions, and as which.
+fn check_versions(rows: &dyn Rows, findings: &mut Findings) -> Result<HashMap<u64, u64>> {
+    let (mut kept, mut last) = (HashMap::new(), Vec::new());
+    let mut has_null = false;
+    scan(rows, keys::VERSION, |row_key, value| {
+        let (view, row) = (keys::id_of(row_key), VersionRow::decode(value)?);
+        let Some((key, sequence)) = keys::version_of(row_key) else {
+            findings.add("a version's key is short".into());
+            return Ok(());
+        };
+        let of_key = keys::versions(view, key);
+        let shown = String::from_utf8_lossy(key);
+        if of_key != last {
+            has_null = false;
+            check_newest(rows, view, key, sequence, &row, findings)?;
+        }
+        if row.version != 0 && row.version != sequence || row.version == 0 && has_null {
+            findings.add(format!("version {sequence} of {shown} in {view} is out of place"));
+        }
+        has_null |= row.version == 0;
+        if row.element != 0 {
+            kept.insert(row.element, row.version);
+        }
+        last = of_key;
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+/// A key names its newest version unless that is a delete marker.
+fn check_newest(rows: &dyn Rows, view: u64, key: &[u8], sequence: u64, row: &VersionRow, findings: &mut Findings) -> Result<()> {
+    let current = namespace::current(rows, &path::walk(rows, view, key)?)?;
+    let is_right = match &current {
+        Some((_, current)) => current.version == 0 || current.version > sequence,
+        None => row.element == 0,
+    };
+    if !is_right {
+        findings.add(format!(
+            "{} in {view} does not name its newest version",
+            String::from_utf8_lossy(key)
+        ));
+    }
+    Ok(())
 }
 
 /// References to each extent.

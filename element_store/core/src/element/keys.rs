@@ -12,6 +12,8 @@ pub type Key = Vec<u8>;
 
 pub const ELEMENT: u8 = b'E';
 pub const ENTRY: u8 = b'D';
+/// What keys of a view named before, and delete markers.
+pub const VERSION: u8 = b'V';
 pub const MAPPING: u8 = b'M';
 pub const EXTENT: u8 = b'X';
 /// References to an extent beyond the first; absent means one.
@@ -109,6 +111,28 @@ pub fn upload(view: u64, key_bytes: &[u8], upload: u64) -> Key {
     key
 }
 
+/// Versions of a view sort by key, then newest first. Keys hold no NUL.
+pub fn version(view: u64, key_bytes: &[u8], sequence: u64) -> Key {
+    let mut key = versions(view, key_bytes);
+    key.extend_from_slice(&(u64::MAX - sequence).to_be_bytes());
+    key
+}
+
+/// What the keys of all versions of one key begin with.
+pub fn versions(view: u64, key_bytes: &[u8]) -> Key {
+    let mut key = with_u64(VERSION, view);
+    key.extend_from_slice(key_bytes);
+    key.push(0);
+    key
+}
+
+/// The object key and the sequence number in the key of a version's row.
+pub fn version_of(key: &[u8]) -> Option<(&[u8], u64)> {
+    let (key, sequence) = key.get(9..)?.split_last_chunk::<8>()?;
+    let key = key.strip_suffix(&[0])?;
+    Some((key, u64::MAX - u64::from_be_bytes(*sequence)))
+}
+
 pub fn upload_part(upload: u64, number: u32) -> Key {
     let mut key = with_u64(UPLOAD_PART, upload);
     key.extend_from_slice(&number.to_be_bytes());
@@ -152,6 +176,19 @@ pub fn offset_of(key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_sort_like_object_keys_and_newest_first() {
+        let keys = [
+            version(7, b"a", 9),
+            version(7, b"a", 3),
+            version(7, b"a\x01", 5),
+            version(7, b"a/", 4),
+            version(8, b"", 1),
+        ];
+        assert!(keys.is_sorted());
+        assert_eq!(version_of(&keys[0]), Some((&b"a"[..], 9)));
+    }
 
     #[test]
     fn entries_sort_like_object_keys() {

@@ -24,7 +24,7 @@ struct Level<'a> {
 }
 
 /// Where the walk is: a stack of directories, each read lazily.
-struct Cursor<'a> {
+pub(super) struct Cursor<'a> {
     rows: &'a dyn Rows,
     view: u64,
     stack: Vec<Level<'a>>,
@@ -33,7 +33,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn new(rows: &'a dyn Rows, view: u64, from: &[u8]) -> Result<Self> {
+    pub fn new(rows: &'a dyn Rows, view: u64, from: &[u8]) -> Result<Self> {
         let mut cursor = Self {
             rows,
             view,
@@ -78,7 +78,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A file, or a directory, which is passed over unless the caller enters it. `key` becomes its whole path.
-    fn next(&mut self, key: &mut Vec<u8>) -> Result<Option<EntryRow>> {
+    pub fn next(&mut self, key: &mut Vec<u8>) -> Result<Option<EntryRow>> {
         while let Some(level) = self.stack.last_mut() {
             self.path.truncate(level.depth);
             let Some(row) = level.entries.next() else {
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
         Ok(None)
     }
 
-    fn enter(&mut self, directory: u64, path: &[u8]) {
+    pub fn enter(&mut self, directory: u64, path: &[u8]) {
         self.path.clear();
         self.path.extend_from_slice(path);
         self.push(directory, b"");
@@ -106,7 +106,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// The common prefix that a key is shown as.
-fn common_prefix<'k>(query: &ListQuery, key: &'k [u8]) -> Option<&'k [u8]> {
+pub(super) fn common_prefix<'k>(query: &ListQuery, key: &'k [u8]) -> Option<&'k [u8]> {
     if query.delimiter.is_empty() {
         return None;
     }
@@ -115,7 +115,7 @@ fn common_prefix<'k>(query: &ListQuery, key: &'k [u8]) -> Option<&'k [u8]> {
 }
 
 /// The first key that the page may show.
-fn lower_bound(query: &ListQuery) -> Vec<u8> {
+pub(super) fn lower_bound(query: &ListQuery) -> Vec<u8> {
     let after = match common_prefix(query, &query.start_after) {
         Some(shown) if shown == query.start_after && shown.starts_with(&query.prefix) => prefix_end(shown),
         _ if query.start_after.is_empty() => Vec::new(),

@@ -15,5 +15,7 @@ pub mod rows;
 mod tests;
 pub mod transaction;
 pub mod upload;
+pub mod version_listing;
+pub mod versions;
 
 pub use crate::meta::{Row, Rows};

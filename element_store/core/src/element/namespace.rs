@@ -1,14 +1,14 @@
 //! Changes of names: views, the directories that keys imply, elements appearing under a key and vanishing from it.
 //!
 //! Invariants: an entry names an element that has a row; a directory that a key implied vanishes with its last entry; an element that
-//! nothing names has no row, and its mappings are gone or marked detached.
+//! neither an entry nor a version names has no row, and its mappings are gone or marked detached.
 
 use super::content::{self, INLINE_MAPPINGS_MAX, Source};
-use super::info::{Condition, Digests, ElementInfo, PartInfo, ViewInfo, etag_text};
+use super::info::{Condition, Deletion, Digests, ElementInfo, PartInfo, Removal, Terms, Versioning, ViewInfo, etag_text};
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, EntryRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::Transaction;
-use super::{Rows, keys};
+use super::{Rows, keys, versions};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -101,6 +101,7 @@ fn blank(tx: &Transaction, kind: Kind, attributes: Attributes) -> ElementRow {
         composite: false,
         digests: Digests::new(),
         attributes,
+        version: 0,
     }
 }
 
@@ -183,11 +184,14 @@ pub fn set_view_attributes(tx: &mut Transaction, name: &str, attributes: Attribu
     Ok(view_info(name, id, row))
 }
 
-/// The view must hold no key and no upload. Raises NotFound, Conflict.
+/// The view must hold no key, no version and no upload. Raises NotFound, Conflict.
 pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
     let id = path::view_id(tx, name)?;
-    let (from, to) = keys::span(keys::UPLOAD, id);
-    if !path::is_empty(tx, id, b"")? || tx.range(&from, &to, false).next().is_some() {
+    let holds = |table| {
+        let (from, to) = keys::span(table, id);
+        tx.range(&from, &to, false).next().is_some()
+    };
+    if !path::is_empty(tx, id, b"")? || holds(keys::UPLOAD) || holds(keys::VERSION) {
         return Err(Error::Conflict("view".into()));
     }
     tx.delete(&keys::entry(keys::ROOT, &path::view_name(name)))?;
@@ -240,10 +244,10 @@ fn prune(tx: &mut Transaction, walk: &Walk) -> Result<()> {
     Ok(())
 }
 
-fn current(tx: &Transaction, walk: &Walk) -> Result<Option<(u64, ElementRow)>> {
+pub(super) fn current(rows: &dyn Rows, walk: &Walk) -> Result<Option<(u64, ElementRow)>> {
     let found = walk.entry.filter(|entry| entry.kind == Kind::File);
     found
-        .map(|entry| Ok((entry.element, path::element(tx, entry.element)?)))
+        .map(|entry| Ok((entry.element, path::element(rows, entry.element)?)))
         .transpose()
 }
 
@@ -260,42 +264,50 @@ pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
     }
 }
 
-/// Gives new content a key; what the key named before is given up. Raises NotFound("view"), Precondition, Invalid, Limit.
+/// Makes the key name the element.
+pub(super) fn name(tx: &mut Transaction, walk: &Walk, element: u64) -> Result<()> {
+    let parent = make_directories(tx, walk)?;
+    let row = EntryRow {
+        born: 0,
+        element,
+        kind: Kind::File,
+    };
+    tx.put_entry(parent, walk.name, row)
+}
+
+/// The key names nothing any more.
+fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
+    tx.delete(&keys::entry(walk.parent(), walk.name))?;
+    prune(tx, walk)
+}
+
+/// Gives new content a key; what the key named before is kept or given up. Raises NotFound("view"), Precondition, Invalid, Limit.
 pub fn publish(
     tx: &mut Transaction,
     view: &str,
     key: &[u8],
     origin: Origin,
     description: Description,
-    condition: Option<&Condition>,
+    terms: &Terms,
 ) -> Result<ElementInfo> {
     path::check_key(key)?;
     check_attributes(&description.attributes)?;
-    let walk = path::walk(tx, path::view_id(tx, view)?, key)?;
+    let view = path::view_id(tx, view)?;
+    let walk = path::walk(tx, view, key)?;
     let old = current(tx, &walk)?;
-    check_condition(condition, old.as_ref())?;
-    let parent = make_directories(tx, &walk)?;
+    check_condition(terms.condition.as_ref(), old.as_ref())?;
     let id = if let Origin::Hidden(id, _) = origin { id } else { tx.new_id() };
     let mut row = blank(tx, Kind::File, description.attributes);
     row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
     (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
+    // What the key names may be the source: filled first, then succeeded.
     row.size = fill(tx, id, origin)?;
+    row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
         tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;
     }
-    tx.put_entry(
-        parent,
-        walk.name,
-        EntryRow {
-            born: 0,
-            element: id,
-            kind: Kind::File,
-        },
-    )?;
+    name(tx, &walk, id)?;
     tx.put_element(id, row.clone())?;
-    if let Some((old_id, old_row)) = old {
-        detach(tx, old_id, &old_row)?;
-    }
     let parts = part_infos(&row, description.parts.iter().map(|(_, part)| part));
     Ok(ElementInfo {
         id,
@@ -315,9 +327,12 @@ fn part_infos<'p>(row: &ElementRow, parts: impl Iterator<Item = &'p PartRow>) ->
         .collect()
 }
 
-/// With its parts. Raises NotFound.
-pub fn lookup(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<ElementInfo> {
-    let (id, row) = path::lookup(rows, view, key)?;
+/// With its parts; what the key names, or one of its versions. Raises NotFound.
+pub fn lookup(rows: &dyn Rows, view: &str, key: &[u8], version: Option<u64>) -> Result<ElementInfo> {
+    let (id, row) = match version {
+        None => path::lookup(rows, view, key)?,
+        Some(version) => versions::lookup(rows, view, key, version)?,
+    };
     let mut parts = Vec::new();
     if matches!(row.etag, Etag::Multipart(..)) {
         let (from, to) = keys::span(keys::PARTS, id);
@@ -334,27 +349,75 @@ pub fn lookup(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<ElementInfo> {
     })
 }
 
-/// False if there was nothing.
-pub fn delete(tx: &mut Transaction, view: &str, key: &[u8], condition: Option<&Condition>) -> Result<bool> {
-    let walk = path::walk(tx, path::view_id(tx, view)?, key)?;
+/// What the key names becomes history behind a delete marker, or is given up; or one version is given up.
+pub fn delete(tx: &mut Transaction, view: &str, removal: &Removal, versioning: Versioning) -> Result<Deletion> {
+    let view = path::view_id(tx, view)?;
+    let walk = path::walk(tx, view, &removal.key)?;
     let old = current(tx, &walk)?;
-    check_condition(condition, old.as_ref())?;
-    let Some((id, row)) = old else { return Ok(false) };
-    tx.delete(&keys::entry(walk.parent(), walk.name))?;
-    prune(tx, &walk)?;
-    detach(tx, id, &row)?;
-    Ok(true)
+    if let Some(version) = removal.version {
+        return delete_version(tx, view, &walk, old, removal, version);
+    }
+    check_condition(removal.condition.as_ref(), old.as_ref())?;
+    let existed = old.is_some();
+    if existed {
+        unname(tx, &walk)?;
+    }
+    // A request that knew of no versioning may still be under way when it was turned on: what is history stays behind a marker.
+    let has_history = existed && versioning == Versioning::Off && versions::newest(tx, view, &removal.key)?.is_some();
+    if versioning == Versioning::Off && !has_history && old.as_ref().is_none_or(|(_, row)| row.version == 0) {
+        old.map(|(id, row)| detach(tx, id, &row)).transpose()?;
+        return Ok(Deletion {
+            existed,
+            ..Deletion::default()
+        });
+    }
+    path::check_key(&removal.key)?;
+    let version = versions::mark_deleted(tx, view, &removal.key, old, versioning)?;
+    Ok(Deletion {
+        existed,
+        marker: true,
+        version,
+    })
+}
+
+/// Whatever is then the newest version is what the key names.
+fn delete_version(
+    tx: &mut Transaction,
+    view: u64,
+    walk: &Walk,
+    current: Option<(u64, ElementRow)>,
+    removal: &Removal,
+    version: u64,
+) -> Result<Deletion> {
+    let condition = removal.condition.as_ref();
+    let is_current = current.as_ref().is_some_and(|(_, row)| row.version == version);
+    let (existed, marker) = if is_current {
+        check_condition(condition, current.as_ref())?;
+        current.as_ref().map(|(id, row)| detach(tx, *id, row)).transpose()?;
+        (true, false)
+    } else {
+        versions::remove(tx, view, &removal.key, version, condition)?
+    };
+    if is_current || current.is_none() {
+        match versions::take_newest(tx, view, &removal.key)? {
+            Some(element) => name(tx, walk, element)?,
+            None if is_current => unname(tx, walk)?,
+            None => {}
+        }
+    }
+    Ok(Deletion { existed, marker, version })
 }
 
 pub fn set_attributes(
     tx: &mut Transaction,
     view: &str,
     key: &[u8],
+    version: Option<u64>,
     attributes: Attributes,
     condition: Option<&Condition>,
 ) -> Result<ElementInfo> {
     check_attributes(&attributes)?;
-    let mut found = lookup(tx, view, key)?;
+    let mut found = lookup(tx, view, key, version)?;
     let current = (found.id, found.row);
     check_condition(condition, Some(&current))?;
     let (id, mut row) = current;
@@ -366,7 +429,7 @@ pub fn set_attributes(
 }
 
 /// An element lost its name: its row goes now, its content too if that is little and nobody reads it, else later (`bury`).
-fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
+pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
     if matches!(row.etag, Etag::Multipart(..)) {
         let (from, to) = keys::span(keys::PARTS, id);
         tx.delete_range(&from, &to)?;

@@ -61,6 +61,8 @@ pub struct ElementRow {
     pub composite: bool,
     pub digests: BTreeMap<String, Vec<u8>>,
     pub attributes: Attributes,
+    /// 0: the null version, which also all content has that was written without versioning.
+    pub version: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,17 @@ pub struct EntryRow {
     pub born: u64,
     pub element: u64,
     pub kind: Kind,
+}
+
+/// A version of a key that the live tree does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionRow {
+    pub born: u64,
+    /// 0: a delete marker.
+    pub element: u64,
+    /// As in the element's row; 0: the null version.
+    pub version: u64,
+    pub modified_ns: i64,
 }
 
 /// `length` bytes of the element at the key's offset are bytes [skip, skip + length) of the extent.
@@ -252,6 +265,7 @@ impl ElementRow {
             composite: false,
             digests: BTreeMap::new(),
             attributes,
+            version: 0,
         }
     }
 
@@ -271,13 +285,16 @@ impl ElementRow {
         let mut writer = begin(self.born);
         writer
             .u8(self.kind.code())
-            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1)
+            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1 | u8::from(self.version != 0) << 2)
             .varint(u64::from(self.links));
         writer.varint(self.size).varint(self.content_version);
         writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
         self.etag.encode(&mut writer);
         put_map(&mut writer, &self.digests);
         self.attributes.encode(&mut writer);
+        if self.version != 0 {
+            writer.varint(self.version);
+        }
         writer.bytes
     }
 
@@ -299,6 +316,7 @@ impl ElementRow {
             etag: Etag::decode(&mut reader)?,
             digests: get_map(&mut reader)?,
             attributes: Attributes::decode(&mut reader)?,
+            version: if flags & 4 != 0 { reader.varint()? } else { 0 },
         })
     }
 }
@@ -317,6 +335,24 @@ impl EntryRow {
             born,
             kind,
             element: reader.varint()?,
+        })
+    }
+}
+
+impl VersionRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = begin(self.born);
+        writer.varint(self.element).varint(self.version).i64(self.modified_ns);
+        writer.bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let (born, mut reader) = open(bytes)?;
+        Ok(Self {
+            born,
+            element: reader.varint()?,
+            version: reader.varint()?,
+            modified_ns: reader.i64()?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Rows;
 use super::keys;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow};
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow, VersionRow};
 use crate::error::{Error, Result};
 use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
@@ -289,6 +289,11 @@ impl<'a> Transaction<'a> {
     pub fn put_entry(&mut self, parent: u64, name: &[u8], mut row: EntryRow) -> Result<()> {
         row.born = self.epoch();
         self.put(keys::entry(parent, name), row.encode())
+    }
+
+    pub fn put_version(&mut self, view: u64, key: &[u8], sequence: u64, mut row: VersionRow) -> Result<()> {
+        row.born = self.epoch();
+        self.put(keys::version(view, key, sequence), row.encode())
     }
 
     pub fn put_mapping(&mut self, element: u64, offset: u64, mut row: MappingRow) -> Result<()> {

@@ -3,7 +3,7 @@
 //! Invariants: a part's bytes are a hidden element that only its part row names; a completed upload leaves neither upload nor part rows.
 
 use super::content;
-use super::info::{Condition, Digests, ElementInfo, UploadInfo, UploadedPart, hex};
+use super::info::{Digests, ElementInfo, Terms, UploadInfo, UploadedPart, hex};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, Etag, PartRow, UploadRow};
 use super::transaction::Transaction;
@@ -25,7 +25,7 @@ pub struct Completion {
     pub etag_digest: [u8; 16],
     pub digests: Digests,
     pub composite: bool,
-    pub condition: Option<Condition>,
+    pub terms: Terms,
 }
 
 fn id_text(id: u64) -> String {
@@ -237,14 +237,7 @@ pub fn complete(
             })
             .collect(),
     };
-    let element = namespace::publish(
-        tx,
-        view,
-        key,
-        Origin::Hidden(element, size),
-        description,
-        completion.condition.as_ref(),
-    )?;
+    let element = namespace::publish(tx, view, key, Origin::Hidden(element, size), description, &completion.terms)?;
     tx.delete(&row_key)?;
     give_up_parts(tx, upload)?;
     Ok(element)

@@ -21,10 +21,14 @@ pub mod tables;
 mod upkeep;
 mod uploads;
 
-pub use crate::element::info::{Condition, Digests, ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, ViewInfo};
+pub use crate::element::info::{
+    Condition, Deletion, Digests, ElementInfo, Page, PartInfo, Removal, Terms, UploadInfo, UploadedPart, VersionInfo, VersionPage,
+    Versioning, ViewInfo,
+};
 pub use crate::element::listing::ListQuery;
 pub use crate::element::rows::{Attributes, Kind};
 pub use crate::element::upload::Completion;
+pub use crate::element::version_listing::VersionQuery;
 pub use landing::{Staged, Staging};
 pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
@@ -32,7 +36,7 @@ pub use status::{DeviceStatus, Status};
 
 use crate::element::content::Source;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
-use crate::element::{Rows, keys, listing, upload};
+use crate::element::{Rows, keys, listing, upload, version_listing, versions};
 use crate::error::{Error, Result};
 use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
@@ -148,7 +152,7 @@ pub struct Store {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// The most that a change of a key writes in rows: directories on the way, the element, what it replaces.
+/// The most that a change of a key writes in rows: directories on the way, the element, what it replaces, versions.
 fn rows_for(key: &[u8], attributes: Option<&Attributes>, digests: Option<&Digests>) -> usize {
     const CHANGE_BYTES: usize = 6 * 1024;
     const DIRECTORY_BYTES: usize = 160;
@@ -157,7 +161,7 @@ fn rows_for(key: &[u8], attributes: Option<&Attributes>, digests: Option<&Digest
         attributes.xattrs.iter().map(|(name, value)| name.len() + value.len() + 6).sum()
     });
     let digests = digests.map_or(0, |digests| digests.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
-    CHANGE_BYTES + 3 * key.len() + DIRECTORY_BYTES * depth + 2 * (xattrs + digests)
+    CHANGE_BYTES + 6 * key.len() + DIRECTORY_BYTES * depth + 2 * (xattrs + digests)
 }
 
 impl Core {
@@ -221,23 +225,17 @@ impl Store {
 
     /// Uploads in progress are aborted. Raises NotFound, Conflict while it holds a key.
     pub fn delete_view(&self, name: &str) -> Result<()> {
-        self.look(|rows| {
-            if listing::list(
-                rows,
-                name,
-                &ListQuery {
-                    limit: 1,
-                    ..Default::default()
-                },
-            )?
-            .elements
-            .is_empty()
-            {
-                Ok(())
-            } else {
-                Err(Error::Conflict("view".into()))
-            }
-        })?;
+        let one = ListQuery {
+            limit: 1,
+            ..Default::default()
+        };
+        let any = VersionQuery {
+            list: one,
+            after_version: None,
+        };
+        if !self.list_versions(name, &any)?.versions.is_empty() {
+            return Err(Error::Conflict("view".into()));
+        }
         loop {
             for upload in self.list_uploads(name, b"", b"", "", 100)? {
                 match wait(|done| self.abort_upload(name, &upload.key, &upload.id, done)) {
@@ -265,8 +263,18 @@ impl Store {
         self.look(|rows| namespace::views(rows))
     }
 
-    pub fn lookup(&self, view: &str, key: &[u8]) -> Result<ElementInfo> {
-        self.look(|rows| namespace::lookup(rows, view, key))
+    /// What the key names, or one of its versions. Raises NotFound("view"), "key", "version", "marker".
+    pub fn lookup(&self, view: &str, key: &[u8], version: Option<u64>) -> Result<ElementInfo> {
+        self.look(|rows| namespace::lookup(rows, view, key, version))
+    }
+
+    /// A version, or the newest; a delete marker too.
+    pub fn version(&self, view: &str, key: &[u8], version: Option<u64>) -> Result<VersionInfo> {
+        self.look(|rows| versions::version(rows, view, key, version))
+    }
+
+    pub fn list_versions(&self, view: &str, query: &VersionQuery) -> Result<VersionPage> {
+        self.look(|rows| version_listing::list(rows, view, query))
     }
 
     pub fn list(&self, view: &str, query: &ListQuery) -> Result<Page> {
@@ -282,7 +290,7 @@ impl Store {
         bytes: Vec<u8>,
         attributes: Attributes,
         digests: Digests,
-        condition: Option<Condition>,
+        terms: Terms,
         done: Done<ElementInfo>,
     ) {
         if bytes.len() > SMALL_BYTES_MAX {
@@ -291,7 +299,7 @@ impl Store {
         if bytes.len() > self.core.small_bytes_max() {
             let mut staging = self.stage();
             return match staging.write(&bytes).and_then(|()| staging.finish()) {
-                Ok(staged) => self.publish(view, key, staged, attributes, digests, condition, done),
+                Ok(staged) => self.publish(view, key, staged, attributes, digests, terms, done),
                 Err(error) => done(Err(error)),
             };
         }
@@ -299,7 +307,7 @@ impl Store {
         let (payload, rows) = (bytes.len(), rows_for(&key, Some(&attributes), Some(&digests)));
         self.core.committer.submit(payload, rows, done, move |tx| {
             let description = Description::whole(attributes, digests)?;
-            namespace::publish(tx, &view, &key, Origin::New(Source::Small(bytes)), description, condition.as_ref())
+            namespace::publish(tx, &view, &key, Origin::New(Source::Small(bytes)), description, &terms)
         });
     }
 
@@ -316,20 +324,13 @@ impl Store {
         staged: Staged,
         attributes: Attributes,
         digests: Digests,
-        condition: Option<Condition>,
+        terms: Terms,
         done: Done<ElementInfo>,
     ) {
         let (view, key) = (view.to_owned(), key.to_vec());
         let rows = rows_for(&key, Some(&attributes), Some(&digests));
         self.place(staged, rows, done, move |tx, origin| {
-            namespace::publish(
-                tx,
-                &view,
-                &key,
-                origin,
-                Description::whole(attributes, digests)?,
-                condition.as_ref(),
-            )
+            namespace::publish(tx, &view, &key, origin, Description::whole(attributes, digests)?, &terms)
         });
     }
 
@@ -375,25 +376,25 @@ impl Store {
         }
     }
 
-    pub fn delete(&self, view: &str, key: &[u8], condition: Option<Condition>, done: Done<bool>) {
-        let (view, key) = (view.to_owned(), key.to_vec());
-        self.core.committer.submit(0, rows_for(&key, None, None), done, move |tx| {
-            namespace::delete(tx, &view, &key, condition.as_ref())
+    pub fn delete(&self, view: &str, removal: Removal, versioning: Versioning, done: Done<Deletion>) {
+        let view = view.to_owned();
+        self.core.committer.submit(0, rows_for(&removal.key, None, None), done, move |tx| {
+            namespace::delete(tx, &view, &removal, versioning)
         });
     }
 
     /// Each key for itself: one result per key. Blocks.
-    pub fn delete_many(&self, view: &str, keys: Vec<(Vec<u8>, Option<Condition>)>) -> Result<Vec<Result<bool>>> {
+    pub fn delete_many(&self, view: &str, removals: Vec<Removal>, versioning: Versioning) -> Result<Vec<Result<Deletion>>> {
         self.view(view)?;
-        let mut results = Vec::with_capacity(keys.len());
-        for batch in keys.chunks(DELETED_KEYS_MAX) {
-            let rows = batch.iter().map(|(key, _)| rows_for(key, None, None)).sum();
+        let mut results = Vec::with_capacity(removals.len());
+        for batch in removals.chunks(DELETED_KEYS_MAX) {
+            let rows = batch.iter().map(|removal| rows_for(&removal.key, None, None)).sum();
             let (view, batch) = (view.to_owned(), batch.to_vec());
             results.extend(wait(|done| {
                 self.core.committer.submit(0, rows, done, move |tx| {
                     batch
                         .iter()
-                        .map(|(key, condition)| settled(namespace::delete(tx, &view, key, condition.as_ref())))
+                        .map(|removal| settled(namespace::delete(tx, &view, removal, versioning)))
                         .collect::<Result<Vec<_>>>()
                 });
             })?);
@@ -401,18 +402,26 @@ impl Store {
         Ok(results)
     }
 
-    pub fn set_attributes(&self, view: &str, key: &[u8], attributes: Attributes, condition: Option<Condition>, done: Done<ElementInfo>) {
+    pub fn set_attributes(
+        &self,
+        view: &str,
+        key: &[u8],
+        version: Option<u64>,
+        attributes: Attributes,
+        condition: Option<Condition>,
+        done: Done<ElementInfo>,
+    ) {
         let (view, key) = (view.to_owned(), key.to_vec());
         let rows = rows_for(&key, Some(&attributes), None) + 4096;
         self.core.committer.submit(0, rows, done, move |tx| {
-            namespace::set_attributes(tx, &view, &key, attributes, condition.as_ref())
+            namespace::set_attributes(tx, &view, &key, version, attributes, condition.as_ref())
         });
     }
 
-    /// Pins what the key names now.
-    pub fn open_content(&self, view: &str, key: &[u8]) -> Result<Content> {
+    /// Pins what the key names now, or one of its versions.
+    pub fn open_content(&self, view: &str, key: &[u8], version: Option<u64>) -> Result<Content> {
         self.check_open()?;
-        Content::open(&self.core, view, key)
+        Content::open(&self.core, view, key, version)
     }
 
     pub fn get_record(&self, kind: &str, name: &str) -> Result<Option<Vec<u8>>> {
@@ -464,7 +473,7 @@ impl Drop for Store {
 }
 
 /// What a key's own deletion may fail with is its result; anything else ends the transaction.
-fn settled(result: Result<bool>) -> Result<Result<bool>> {
+fn settled(result: Result<Deletion>) -> Result<Result<Deletion>> {
     match result {
         Err(error @ (Error::NotFound(_) | Error::Precondition(_))) => Ok(Err(error)),
         result => result.map(Ok),

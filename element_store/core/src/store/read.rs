@@ -29,11 +29,11 @@ pub struct Content {
 
 impl Content {
     /// Raises NotFound, Damaged.
-    pub(super) fn open(core: &Arc<Core>, view: &str, key: &[u8]) -> Result<Self> {
+    pub(super) fn open(core: &Arc<Core>, view: &str, key: &[u8], version: Option<u64>) -> Result<Self> {
         loop {
             let inside = core.guard.enter();
             let snapshot = core.committer.meta.snapshot();
-            let element = namespace::lookup(&snapshot, view, key)?;
+            let element = namespace::lookup(&snapshot, view, key, version)?;
             if element.row.size <= PREFETCH_BYTES_MAX {
                 let bytes = core.read_with(&snapshot, element.id, 0, element.row.size)?;
                 return Ok(Self {
@@ -44,7 +44,7 @@ impl Content {
                 });
             }
             drop((snapshot, inside));
-            if let Some(element) = core.pin(view, key, element.id)? {
+            if let Some(element) = core.pin(view, key, version, element.id)? {
                 return Ok(Self {
                     element,
                     prefetched: None,
@@ -105,13 +105,13 @@ impl Core {
         }
     }
 
-    /// Pins the element if the key still names it; looked up again after the pin, so that a deletion that saw no pin is seen here.
-    fn pin(self: &Arc<Self>, view: &str, key: &[u8], id: u64) -> Result<Option<ElementInfo>> {
+    /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a deletion that saw no pin is seen here.
+    fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<ElementInfo>> {
         if !self.committer.shared.pins.pin(id) {
             std::thread::yield_now();
             return Ok(None);
         }
-        let found = namespace::lookup(&self.committer.meta.snapshot(), view, key);
+        let found = namespace::lookup(&self.committer.meta.snapshot(), view, key, version);
         match found {
             Ok(element) if element.id == id => Ok(Some(element)),
             other => {

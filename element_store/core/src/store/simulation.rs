@@ -15,6 +15,8 @@ use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Poo
 use std::collections::{BTreeMap, HashSet};
 
 const DEVICE_BYTES: u64 = 160 << 20;
+/// Versions kept: beyond, the oldest are deleted, so that history does not fill the devices.
+const VERSIONS_MAX: usize = 30;
 const KEYS: [&[u8]; 9] = [b"a", b"a/", b"a/b", b"a/b/c", b"a-b", b"b", b"b//x", b"dir/sub/file", b"z"];
 
 struct World {
@@ -29,6 +31,8 @@ struct World {
     pending: Option<(Vec<u8>, Option<Vec<u8>>)>,
     opened: u64,
     steps: Steps,
+    /// Changes keep versions, each on terms drawn by lot.
+    is_versioned: bool,
 }
 
 #[derive(Default)]
@@ -100,7 +104,64 @@ impl World {
             pending: None,
             opened: 0,
             steps: Steps::default(),
+            is_versioned: false,
         }
+    }
+
+    fn versioned(mut self) -> Self {
+        self.is_versioned = true;
+        self
+    }
+
+    fn versioning(&mut self) -> Versioning {
+        match self.random.below(3) {
+            _ if !self.is_versioned => Versioning::Off,
+            0 => Versioning::Off,
+            1 => Versioning::Enabled,
+            _ => Versioning::Suspended,
+        }
+    }
+
+    fn terms(&mut self) -> Terms {
+        Terms {
+            condition: None,
+            versioning: self.versioning(),
+        }
+    }
+
+    fn removal(key: &[u8], version: Option<u64>) -> Removal {
+        Removal {
+            key: key.to_vec(),
+            version,
+            condition: None,
+        }
+    }
+
+    fn versions(&self) -> Vec<VersionInfo> {
+        let query = VersionQuery {
+            list: ListQuery {
+                limit: 10_000,
+                ..Default::default()
+            },
+            after_version: None,
+        };
+        self.store.list_versions("v", &query).unwrap().versions
+    }
+
+    /// Deletes some of the versions that the live tree does not name, which it does not show.
+    fn forget(&mut self, kept_max: usize) -> Result<()> {
+        let mut versions = self.versions();
+        versions.retain(|version| !(version.is_latest && version.element.is_some()));
+        while versions.len() > kept_max {
+            let version = versions.swap_remove(self.random.below(versions.len() as u64) as usize);
+            if version.is_latest {
+                // Without its delete marker an older version would show again.
+                continue;
+            }
+            let removal = Self::removal(&version.key, Some(version.version));
+            wait(|done| self.store.delete("v", removal, Versioning::Off, done))?;
+        }
+        Ok(())
     }
 
     /// Half of it compresses.
@@ -127,14 +188,14 @@ impl World {
 
     fn put(&mut self, key: &[u8], bytes: &[u8]) -> Result<()> {
         let store = self.store.clone();
-        let (attributes, digests) = (Attributes::default(), md5_of(bytes));
+        let (attributes, digests, terms) = (Attributes::default(), md5_of(bytes), self.terms());
         if bytes.len() <= SMALL_BYTES_MAX && self.random.chance(2) {
-            return wait(|done| store.put("v", key, bytes.to_vec(), attributes, digests, None, done)).map(|_| ());
+            return wait(|done| store.put("v", key, bytes.to_vec(), attributes, digests, terms, done)).map(|_| ());
         }
         let mut staging = store.stage();
         bytes.chunks(100_000).try_for_each(|piece| staging.write(piece))?;
         let staged = staging.finish()?;
-        wait(|done| store.publish("v", key, staged, attributes, digests, None, done)).map(|_| ())
+        wait(|done| store.publish("v", key, staged, attributes, digests, terms, done)).map(|_| ())
     }
 
     fn multipart(&mut self, key: &[u8], parts: &[Vec<u8>]) -> Result<()> {
@@ -153,7 +214,7 @@ impl World {
             etag_digest: [7; 16],
             digests: Digests::new(),
             composite: true,
-            condition: None,
+            terms: self.terms(),
         };
         store.complete_upload("v", key, &upload.id, completion).map(|_| ())
     }
@@ -172,6 +233,9 @@ impl World {
     /// One change; `Closed` is what a power cut looks like.
     fn change(&mut self) -> Result<()> {
         self.make_room()?;
+        if self.is_versioned {
+            self.forget(VERSIONS_MAX)?;
+        }
         let key = self.key();
         let (wanted, result) = match self.random.below(10) {
             0..=4 => {
@@ -192,9 +256,10 @@ impl World {
                     return Ok(());
                 };
                 self.pending = Some((key.clone(), Some(bytes.clone())));
-                let result = self.store.open_content("v", &source).and_then(|content| {
+                let terms = self.terms();
+                let result = self.store.open_content("v", &source, None).and_then(|content| {
                     self.store
-                        .copy(&content, "v", &key, Attributes::default(), md5_of(&bytes), None)
+                        .copy(&content, "v", &key, Attributes::default(), md5_of(&bytes), terms)
                         .map(|_| ())
                 });
                 (Some(bytes), result)
@@ -202,9 +267,10 @@ impl World {
             _ => {
                 self.pending = Some((key.clone(), None));
                 let store = self.store.clone();
-                let result = wait(|done| store.delete("v", &key, None, done));
-                if let Ok(there) = &result {
-                    assert_eq!(*there, self.model.contains_key(&key));
+                let versioning = self.versioning();
+                let result = wait(|done| store.delete("v", Self::removal(&key, None), versioning, done));
+                if let Ok(deletion) = &result {
+                    assert_eq!(deletion.existed, self.model.contains_key(&key));
                 }
                 (None, result.map(|_| ()))
             }
@@ -232,7 +298,7 @@ impl World {
     }
 
     fn read(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let content = match self.store.open_content("v", key) {
+        let content = match self.store.open_content("v", key, None) {
             Err(Error::NotFound(what)) if what == "key" => return None,
             content => content.unwrap_or_else(|error| panic!("{key:?}: {error}")),
         };
@@ -346,6 +412,7 @@ fn code(k: u8, m: u8) -> Code {
 fn acknowledged_changes_survive_power_cuts() {
     for seed in 0..6 {
         World::new(seed, 4, code(2, 2)).live(8);
+        World::new(seed + 50, 4, code(2, 2)).versioned().live(8);
     }
 }
 
@@ -376,6 +443,7 @@ fn lying_drives_are_found_out() {
 fn acknowledged_changes_survive_many_power_cuts() {
     for seed in 100..160 {
         World::new(seed, 3 + seed as usize % 4, code(2, 1)).live(25);
+        World::new(seed, 3 + seed as usize % 4, code(2, 1)).versioned().live(25);
     }
 }
 
@@ -440,10 +508,18 @@ fn a_nearly_full_pool_can_be_overwritten_for_ever() {
 
 #[test]
 fn everything_deleted_gives_everything_back() {
-    let mut world = World::new(3, 4, code(2, 2));
+    everything_given_back(World::new(3, 4, code(2, 2)));
+    everything_given_back(World::new(4, 4, code(2, 2)).versioned());
+}
+
+fn everything_given_back(mut world: World) {
     world.live(3);
     for key in KEYS {
-        wait(|done| world.store.delete("v", key, None, done)).unwrap();
+        let versions: Vec<_> = world.versions().into_iter().filter(|version| version.key == *key).collect();
+        for version in versions {
+            let removal = World::removal(key, Some(version.version));
+            wait(|done| world.store.delete("v", removal, Versioning::Off, done)).unwrap();
+        }
         world.model.remove(key);
     }
     let core = world.store.core.clone();
@@ -485,7 +561,7 @@ fn a_full_pool_says_so_and_recovers() {
     assert!(names.len() > 100, "{}", names.len());
     for key in names {
         world.make_room().unwrap();
-        wait(|done| world.store.delete("v", &key, None, done)).unwrap();
+        wait(|done| world.store.delete("v", World::removal(&key, None), Versioning::Off, done)).unwrap();
     }
     world.store.core.upkeep_step(&mut world.steps.unfree).unwrap();
     world.verify();

@@ -5,7 +5,7 @@
 use super::commit::Rank;
 use super::read::Pinned;
 use super::{
-    Attributes, Completion, Condition, Content, Core, Digests, Done, ElementInfo, Staged, Store, UploadInfo, UploadedPart, rows_for, wait,
+    Attributes, Completion, Content, Core, Digests, Done, ElementInfo, Staged, Store, Terms, UploadInfo, UploadedPart, rows_for, wait,
 };
 use crate::element::content::{self, Source};
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
@@ -80,19 +80,12 @@ impl Store {
         key: &[u8],
         attributes: Attributes,
         digests: Digests,
-        condition: Option<Condition>,
+        terms: Terms,
     ) -> Result<ElementInfo> {
         let rows = rows_for(key, Some(&attributes), Some(&digests));
         let (view, key) = (view.to_owned(), key.to_vec());
         let name = move |tx: &mut Transaction, origin| {
-            namespace::publish(
-                tx,
-                &view,
-                &key,
-                origin,
-                Description::whole(attributes, digests)?,
-                condition.as_ref(),
-            )
+            namespace::publish(tx, &view, &key, origin, Description::whole(attributes, digests)?, &terms)
         };
         self.share(source, 0, source.element.row.size, rows, name)
     }
