@@ -1,6 +1,6 @@
 //! Listings and rows against plain models; the store's simulation tests the rest.
 
-use super::info::{Digests, Page};
+use super::info::{Digests, Page, Removal, Terms, Versioning};
 use super::listing::{ListQuery, list};
 use super::namespace::{self, Description, Origin};
 use super::rows::*;
@@ -49,7 +49,7 @@ impl World {
 
     fn put(&self, key: &[u8]) {
         let description = Description::whole(Attributes::default(), Digests::from([("md5".into(), vec![0; 16])])).unwrap();
-        self.change(|tx| namespace::publish(tx, "v", key, Origin::New(Source::Small(Vec::new())), description, None));
+        self.change(|tx| namespace::publish(tx, "v", key, Origin::New(Source::Small(Vec::new())), description, &Terms::default()));
     }
 }
 
@@ -99,7 +99,7 @@ proptest! {
         keys.iter().for_each(|key| world.put(key));
         for index in gone {
             let Some(key) = left.iter().nth(index.index(left.len().max(1))).cloned() else { continue };
-            world.change(|tx| namespace::delete(tx, "v", &key, None));
+            world.change(|tx| namespace::delete(tx, "v", &Removal { key: key.clone(), ..Removal::default() }, Versioning::Off));
             left.remove(&key);
         }
         for (prefix, delimiter, start_after, limit) in queries {
@@ -148,6 +148,7 @@ fn rows_read_back_as_written() {
         composite: true,
         digests: part.digests.clone(),
         attributes: attributes.clone(),
+        version: 12,
     };
     assert_eq!(ElementRow::decode(&element.encode()).unwrap(), element);
     let upload = UploadRow {
