@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.proof.daemon import DAMAGE_METRIC, JOURNAL_REPAIR_METRIC, Daemon, metric_sum, trefoil
 from tests.proof.load import Client
+from tests.proof.powerloss import preload
 from tests.proof.powerloss.store_subject import WORK_METRICS
 from tests.proof.s3 import S3Client
 
@@ -35,11 +35,8 @@ class DaemonSubject:
 
 
 def leave_out_environment(trigger: Path) -> Mapping[str, str]:
-    """Of a daemon whose flushes do nothing once `trigger` exists; needs the C compiler that the core's build needs too."""
-    library = trigger.with_name("leave_out.so")
-    source = Path(__file__).with_name("leave_out.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"], check=True)
-    return {"LD_PRELOAD": str(library), "PROOF_LEAVE_OUT": str(trigger)}
+    """Of a daemon whose flushes do nothing once `trigger` exists."""
+    return {"LD_PRELOAD": str(preload.build("leave_out", trigger.parent)), "PROOF_LEAVE_OUT": str(trigger)}
 
 
 class DaemonSession:

@@ -7,6 +7,7 @@ one moment: what was answered before it is in the logs, what was asked after it 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -18,10 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.proof.powerloss import blklog
+from tests.proof.powerloss import blklog, preload
 
 START_SECONDS_MAX = 10.0
 FREEZE_SECONDS_MAX = 10.0
+END_SECONDS_MAX = 5.0
+"""Then it is killed: the logs are complete by then, and qemu now and then does not end by itself."""
 CUT_ATTEMPTS_MAX = 40
 CUT_PAUSE_SECONDS = 0.002
 LOG_BYTES_MAX = 64 << 30
@@ -78,7 +81,8 @@ class Drives:
             _sparse(self.logs[index], LOG_BYTES_MAX)
             self.paths[index].touch()
         with (self.directory / "qemu.log").open("wb") as output:
-            self._process = subprocess.Popen(self._command(), stdout=output, stderr=subprocess.STDOUT)
+            environment = {**os.environ, "LD_PRELOAD": str(preload.build("own_buffer", self.directory))}
+            self._process = subprocess.Popen(self._command(), env=environment, stdout=output, stderr=subprocess.STDOUT)
         self._wait_for_exports()
         self._log_fds = [os.open(log, os.O_RDONLY) for log in self.logs]
         self._ends = [blklog.first_entry()] * self.count
@@ -96,7 +100,7 @@ class Drives:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=END_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -166,7 +170,13 @@ def _sparse(path: Path, size: int) -> None:
 
 
 def _is_mounted(path: Path) -> bool:
-    return os.stat(path).st_dev != os.stat(path.parent).st_dev
+    try:
+        return os.stat(path).st_dev != os.stat(path.parent).st_dev
+    except OSError as error:
+        # A mount whose server was killed.
+        if error.errno != errno.ENOTCONN:
+            raise
+        return True
 
 
 def _wait_until_stopped(pid: int) -> None:

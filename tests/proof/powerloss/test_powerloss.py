@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +61,32 @@ def test_a_flush_on_the_exported_file_reaches_the_log_and_a_write_alone_does_not
     assert recording.image.read_bytes() == bytes(16 << 20), "what was not flushed is not durable"
     recording.advance(synced[0])
     assert recording.image.read_bytes()[4096:12288] == b"a" * 8192
+    recording.close()
+
+
+def test_parallel_direct_writes_arrive_as_they_were(tmp_path: Path) -> None:
+    """QEMU 7.2 mixed up the buffers of direct writes that were under way together, and the product was blamed for the damage."""
+    length, count = (1 << 20) + 4096, 24
+    chance = random.Random(1)
+    contents = [chance.randbytes(length) for _ in range(count)]
+    with Drives(tmp_path, 1, 64 << 20) as drives:
+        direct = os.open(drives.paths[0], os.O_RDWR | os.O_DIRECT)
+
+        def write(number: int) -> None:
+            # Memory of a mapping is aligned as direct writes want it.
+            with mmap.mmap(-1, length) as buffer:
+                buffer[:] = contents[number]
+                assert os.pwrite(direct, buffer, number * length) == length
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(count)))
+        os.fsync(direct)
+        os.close(direct)
+        end = drives.cut().positions[0]
+    recording = blklog.Recording(drives.logs[0], tmp_path / "durable", 64 << 20)
+    recording.advance(end)
+    with recording.image.open("rb") as image:
+        assert [number for number in range(count) if image.read(length) != contents[number]] == []
     recording.close()
 
 
