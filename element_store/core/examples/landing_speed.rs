@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use trefoil_core::store::{Attributes, OpenOptions, Store, digest, wait};
+use trefoil_core::store::{Attributes, OpenOptions, Store, Terms, digest, wait};
 
 const OBJECT_BYTES: usize = 64 << 20;
 const OBJECTS: usize = 16;
@@ -31,7 +31,7 @@ fn main() -> trefoil_core::error::Result<()> {
         finishing.push(start.elapsed() - written);
         writing.push(written);
         let key = format!("{}", index % 4).into_bytes();
-        wait(|done| store.publish("v", &key, staged, Attributes::default(), digests.clone(), None, done))?;
+        wait(|done| store.publish("v", &key, staged, Attributes::default(), digests.clone(), Terms::default(), done))?;
         total.push(start.elapsed());
     }
     let median = |times: &mut Vec<Duration>| {
