@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.proof import ptrace
 from tests.proof.s3 import Endpoint
 
 READY_SECONDS_MAX = 60.0
@@ -28,6 +29,11 @@ ACCESS_KEY = "proofproofproof"
 SECRET_KEY = "proof-secret-proof-secret"
 DAMAGE_METRIC = "trefoil_segment_checksum_errors_total"
 REPAIR_METRIC = "trefoil_segment_repaired_total"
+RESILVER_METRIC = "trefoil_journal_resilvered_total"
+MOVED_METRIC = "trefoil_reducer_extents_moved_total"
+JOURNAL_REPAIR_METRIC = "trefoil_journal_repaired_total"
+JOURNAL_USED_METRIC = "trefoil_journal_used_bytes"
+JOURNAL_SIZE_METRIC = "trefoil_journal_size_bytes"
 FLUSHES_METRIC = "trefoil_device_flushes_total"
 WRITE_BYTES_METRIC = "trefoil_device_write_bytes_total"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -57,6 +63,7 @@ class Daemon:
         self.spec = spec
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped: list[int] = []
 
     def start(self, *, ready_seconds_max: float = READY_SECONDS_MAX) -> float:
         """Returns the seconds from start to ready."""
@@ -103,6 +110,9 @@ class Daemon:
             return
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+            for thread in self._stopped:
+                ptrace.reap(thread)
+        self._stopped.clear()
         self._process.wait()
         self._process = None
 
@@ -111,6 +121,12 @@ class Daemon:
 
     def thaw(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
+
+    def stop_thread(self, name: str) -> None:
+        """This thread of the daemon does nothing more until the daemon is killed. Raises LookupError."""
+        thread = ptrace.thread_named(self.pid, name)
+        ptrace.stop(thread)
+        self._stopped.append(thread)
 
     def tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -133,7 +149,10 @@ class Daemon:
             return {}
         lines = self._admin("/metrics").decode().splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
+        found = {name: float(value) for name, value in samples}
+        if not found:
+            raise DaemonFailed(f"{self.spec.name} has no metrics at /metrics")
+        return found
 
     def advice(self) -> Sequence[str]:
         """What `trefoil status` tells the operator to do; empty for a daemon without."""
@@ -161,8 +180,13 @@ class Daemon:
 
 
 def metric_sum(metrics: Mapping[str, float], name: str) -> float:
-    """Sum of a metric over its labels."""
-    return sum(value for sample, value in metrics.items() if sample == name or sample.startswith(name + "{"))
+    """Sum of a metric over its labels; 0 for a daemon without metrics. Raises KeyError for a name that there is not: 0 would acquit."""
+    if not metrics:
+        return 0.0
+    values = [value for sample, value in metrics.items() if sample == name or sample.startswith(name + "{")]
+    if not values:
+        raise KeyError(f"/metrics has no {name}")
+    return sum(values)
 
 
 def free_port() -> int:

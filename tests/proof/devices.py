@@ -9,7 +9,7 @@ down, and only then are the daemon's answers, advice and counters looked at.
 from __future__ import annotations
 
 import argparse
-import mmap
+import errno
 import os
 import random
 import shutil
@@ -23,15 +23,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.proof.content import content
-from tests.proof.daemon import DAMAGE_METRIC, REPAIR_METRIC, Daemon, Spec, metric_sum, minio, trefoil
+from tests.proof.daemon import (
+    DAMAGE_METRIC,
+    MOVED_METRIC,
+    REPAIR_METRIC,
+    RESILVER_METRIC,
+    Daemon,
+    DaemonFailed,
+    Spec,
+    metric_sum,
+    minio,
+    trefoil,
+)
 from tests.proof.judge import judge
 from tests.proof.load import Load, Mix
 from tests.proof.s3 import S3Client
 
 BUCKET = "proof"
 NEEDLE_BYTES = 64
+BLOCK_BYTES = 1 << 20
 REFUSAL_SECONDS_MAX = 30.0
 ADVICE_SECONDS_MAX = 20.0
+FLIP_ATTEMPTS_MAX = 8
+MOVE_SECONDS_MAX = 20.0
 
 
 @dataclass
@@ -56,12 +70,11 @@ def delete_content(device: Path) -> None:
 
 
 def zero_content(device: Path) -> None:
-    """The same for files that stay open: their bytes are gone at once."""
+    """The same for files that stay open and keep their length: their bytes are gone, and no read or write fails."""
     for file in _files(device):
         with suppress(FileNotFoundError):
-            size = file.stat().st_size
-            os.truncate(file, 0)
-            os.truncate(file, size)
+            length = str(file.stat().st_size)
+            subprocess.run(["fallocate", "--punch-hole", "--offset", "0", "--length", length, str(file)], check=True)
 
 
 def truncate_content(device: Path) -> None:
@@ -92,6 +105,8 @@ def lose_content(
                 damage(device)
             load.run_for(seconds)
             _judge(daemon, load, report, "after the damage")
+            if expect_advice and not _wait_for_advice(daemon):
+                report.faults.append("status gives no advice after the damage")
             if restart and not report.faults:
                 load.pause()
                 daemon.kill()
@@ -102,7 +117,7 @@ def lose_content(
             if expect_advice:
                 report.advice = _wait_for_advice(daemon)
                 if not report.advice:
-                    report.faults.append("status gives no advice")
+                    report.faults.append("status gives no advice after a restart on what is left")
         report.faults += load.history.errors
         report.acknowledged = load.history.acknowledged()
     finally:
@@ -126,9 +141,35 @@ def _wait_for_advice(daemon: Daemon) -> Sequence[str]:
     return advice
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """A way in which the store keeps content, from outside: how to get it there, where it is found, what counts its damage."""
+
+    object_bytes: int
+    mirrored: bool
+    detected_metric: str
+    repaired_metric: str
+
+
+KEEPINGS = {
+    "extents": Keeping(1 << 20, False, DAMAGE_METRIC, REPAIR_METRIC),
+    "chunks": Keeping(32 << 10, False, DAMAGE_METRIC, REPAIR_METRIC),
+    # Recovery puts mirrors right before anything is served.
+    "journal": Keeping(32 << 10, True, RESILVER_METRIC, RESILVER_METRIC),
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    file: Path
+    offset: int
+    right: int
+
+
 @dataclass
 class FlipReport:
     flipped: int = 0
+    """Objects of which a byte was flipped."""
     wrong_reads: list[str] = field(default_factory=list)
     detected: float = 0
     repaired: float = 0
@@ -141,22 +182,23 @@ class FlipReport:
         )
 
 
-def flip_bytes(daemon: Daemon, devices: Sequence[Path], *, objects: int = 12, size: int = 1 << 20, seed: int = 3) -> FlipReport:
-    """Flip one byte of the stored payload of each object while the daemon is down; then every read must be right, and repair the medium.
+def flip_bytes(daemon: Daemon, devices: Sequence[Path], kept: str = "extents", *, objects: int = 40, seed: int = 3) -> FlipReport:
+    """Flip a byte of many objects' stored payloads while the daemon is down; then every read must be right, and repair the medium.
 
-    The payload is found on the devices by its own bytes: the content is random, so no reduction changes it. One flip per object, of a byte
-    that is stored once, so that only the code can give it back.
+    The payload is found on the devices by its own bytes: the content is random, so no reduction changes it. Flips are on two devices only:
+    objects share rows and records, of which the code 4+2 promises no more.
     """
-    report, chance = FlipReport(), random.Random(seed)
+    report, chance, keeping = FlipReport(), random.Random(seed), KEEPINGS[kept]
     daemon.start()
     try:
-        payloads = {f"flip/{number:03}": chance.randbytes(size) for number in range(objects)}
+        payloads = {f"flip/{number:03}": chance.randbytes(keeping.object_bytes) for number in range(objects)}
         with S3Client(daemon.spec.endpoint, BUCKET) as client:
             client.create_bucket()
             for key, data in payloads.items():
                 client.put(key, data)
-        daemon.stop()
-        flips = [flip for data in payloads.values() if (flip := _flip_one(devices, data, chance)) is not None]
+        _end_keeping(daemon, kept, objects)
+        stretches = _stretches(devices)
+        flips = [flip for data in payloads.values() if (flip := _flip_one(stretches, devices[1:3], data, keeping, chance))]
         report.flipped = len(flips)
         daemon.start()
         # A counter of ours starts at zero with the daemon; recovery may already have met a flipped byte.
@@ -167,41 +209,101 @@ def flip_bytes(daemon: Daemon, devices: Sequence[Path], *, objects: int = 12, si
                         report.wrong_reads.append(f"{key} reads back differently")
                 except Exception as error:
                     report.wrong_reads.append(f"{key} cannot be read: {error}")
-        report.detected = metric_sum(daemon.metrics(), DAMAGE_METRIC)
-        report.repaired = metric_sum(daemon.metrics(), REPAIR_METRIC)
-        report.unrepaired = sum(1 for file, at, byte in flips if _byte_at(file, at) != byte)
+        metrics = daemon.metrics()
+        report.detected, report.repaired = metric_sum(metrics, keeping.detected_metric), metric_sum(metrics, keeping.repaired_metric)
+        report.unrepaired = sum(_byte_at(flip.file, flip.offset) != flip.right for found in flips for flip in found)
     finally:
         daemon.kill()
     return report
 
 
-def _flip_one(devices: Sequence[Path], data: bytes, chance: random.Random) -> tuple[Path, int, int] | None:
-    """Find a random piece of the content on the devices, exactly once, and flip a byte in it. Returns where, and what was right."""
-    for _ in range(20):
+def _end_keeping(daemon: Daemon, kept: str, objects: int) -> None:
+    """End the daemon while it keeps the objects in that way."""
+    if kept == "journal":
+        # Before it moves them elsewhere, which it does within a second.
+        daemon.kill()
+        return
+    deadline = time.monotonic() + MOVE_SECONDS_MAX
+    while kept == "chunks" and metric_sum(daemon.metrics(), MOVED_METRIC) < objects:
+        if time.monotonic() > deadline:
+            raise DaemonFailed(f"small objects are still in the journal after {MOVE_SECONDS_MAX:.0f} s")
+        time.sleep(0.1)
+    daemon.stop()
+
+
+def _flip_one(
+    stretches: Sequence[Stretch], damaged: Sequence[Path], data: bytes, keeping: Keeping, chance: random.Random
+) -> Sequence[Flip]:
+    """Find a random piece of the content and flip a byte of it on the damaged devices. Nothing if it is not kept so, or not there."""
+    for _ in range(FLIP_ATTEMPTS_MAX):
         at = chance.randrange(len(data) - NEEDLE_BYTES)
-        places = list(_find(devices, data[at : at + NEEDLE_BYTES]))
-        if len(places) == 1:
-            file, offset = places[0]
-            byte = _byte_at(file, offset)
-            with file.open("r+b") as target:
-                target.seek(offset)
-                target.write(bytes([byte ^ (1 << chance.randrange(8))]))
-                target.flush()
-                os.fsync(target.fileno())
-            return file, offset, byte
-    return None
+        places = list(_find(stretches, data[at : at + NEEDLE_BYTES]))
+        # Mirrors have it at the same offset; where small content was packed, its former copies in the journal are still there.
+        same = [offset for _, offset in places]
+        kept = [(file, offset) for file, offset in places if (same.count(offset) > 1) == keeping.mirrored]
+        hit = [(file, offset) for file, offset in kept if any(file.is_relative_to(device) for device in damaged)]
+        if hit and (keeping.mirrored or len(kept) == 1):
+            bit = 1 << chance.randrange(8)
+            return [_flip_at(file, offset, bit) for file, offset in hit]
+    return []
 
 
-def _find(devices: Sequence[Path], needle: bytes) -> Iterator[tuple[Path, int]]:
+def _flip_at(file: Path, offset: int, bit: int) -> Flip:
+    byte = _byte_at(file, offset)
+    with file.open("r+b") as target:
+        target.seek(offset)
+        target.write(bytes([byte ^ bit]))
+        target.flush()
+        os.fsync(target.fileno())
+    return Flip(file, offset, byte)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes of a device; zeros around it are left out, which most of it is."""
+
+    file: Path
+    start: int
+    data: bytearray
+
+
+def _stretches(devices: Sequence[Path]) -> Sequence[Stretch]:
+    found: list[Stretch] = []
     for device in devices:
         for file in _files(device):
-            if file.stat().st_size < len(needle):
-                continue
-            with file.open("rb") as source, mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                at = view.find(needle)
-                while at >= 0:
-                    yield file, at
-                    at = view.find(needle, at + 1)
+            with file.open("rb") as source:
+                for start, end in _data_ranges(source.fileno()):
+                    for at in range(start, end, BLOCK_BYTES):
+                        block = os.pread(source.fileno(), min(BLOCK_BYTES, end - at), at)
+                        if block.count(0) == len(block):
+                            continue
+                        last = found[-1] if found else None
+                        if last is not None and last.file == file and last.start + len(last.data) == at:
+                            last.data.extend(block)
+                        else:
+                            found.append(Stretch(file, at, bytearray(block)))
+    return found
+
+
+def _data_ranges(fd: int) -> Iterator[tuple[int, int]]:
+    at, size = 0, os.fstat(fd).st_size
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _find(stretches: Sequence[Stretch], needle: bytes) -> Iterator[tuple[Path, int]]:
+    for stretch in stretches:
+        at = stretch.data.find(needle)
+        while at >= 0:
+            yield stretch.file, stretch.start + at
+            at = stretch.data.find(needle, at + 1)
 
 
 def _byte_at(file: Path, offset: int) -> int:
@@ -287,11 +389,12 @@ def main() -> None:
             print(f"{damage.__name__}: {report.sentence()}")
             print(*report.faults, sep="\n")
             faulty |= bool(report.faults)
-    with tempfile.TemporaryDirectory(prefix="proof-devices-") as scratch:
-        daemon, devices = _daemon(Path(scratch), options.minio)
-        flips = flip_bytes(daemon, devices)
-        print(flips.sentence(), *flips.wrong_reads, sep="\n")
-        faulty |= bool(flips.wrong_reads)
+    for kept in KEEPINGS if options.minio is None else ["extents"]:
+        with tempfile.TemporaryDirectory(prefix="proof-devices-") as scratch:
+            daemon, devices = _daemon(Path(scratch), options.minio)
+            flips = flip_bytes(daemon, devices, kept)
+            print(f"{kept}: {flips.sentence()}", *flips.wrong_reads, sep="\n")
+            faulty |= bool(flips.wrong_reads or flips.unrepaired or not flips.flipped)
     sys.exit(1 if faulty else 0)
 
 

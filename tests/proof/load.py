@@ -55,6 +55,8 @@ class Mix:
     abort: int = 1
     keys_per_thread: int = 16
     size_max: int = 3 << 20
+    size: int | None = None
+    """Of every PUT, instead of sizes by chance."""
     pause_seconds: float = 0.0
     """Rest after each operation; bounds how much the recording grows."""
 
@@ -121,7 +123,8 @@ class Worker(threading.Thread):
         ](client, key, tag)
 
     def _do_put(self, client: Client, key: str, tag: str) -> None:
-        data = content(tag, min(self._chance.choices(SIZES, SIZE_WEIGHTS)[0], self._mix.size_max))
+        chosen = min(self._chance.choices(SIZES, SIZE_WEIGHTS)[0], self._mix.size_max) if self._mix.size is None else self._mix.size
+        data = content(tag, chosen)
         with self._history.operation(key, "put", digest(data), len(data)):
             client.put(key, data)
 

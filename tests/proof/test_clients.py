@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof import clients
+from tests.proof import clients, tools
 from tests.proof.daemon import Daemon, trefoil
 
 BUCKET = "main-job"
 FILES = 400
+TOOL_FILES = 150
 FILE_BYTES = (96 << 20) + 1
 STREAM_BYTES = (768 << 20) + 1
 KEYS = 3000
@@ -35,6 +36,14 @@ def test_a_tree_and_a_big_file_come_back_equal(scheme: str, tmp_path: Path, devi
     finally:
         daemon.kill()
     print(report.sentence())
+
+
+@pytest.mark.parametrize("tool", tools.TOOLS)
+def test_a_tree_comes_back_equal_by_other_tools(tool: str, daemon: Daemon, tmp_path: Path) -> None:
+    clients.make_tree(tmp_path / "tree", TOOL_FILES)
+    daemon.start()
+    clients.boto(daemon.spec.endpoint).create_bucket(Bucket=BUCKET)
+    tools.TOOLS[tool](daemon.spec.endpoint, tmp_path / "tree", tmp_path, BUCKET)
 
 
 @pytest.mark.parametrize("kind", ["empty", "refused"])

@@ -10,6 +10,7 @@ import pytest
 
 from tests.proof.daemon import Daemon, trefoil
 from tests.proof.devices import (
+    KEEPINGS,
     delete_content,
     fill,
     flip_bytes,
@@ -21,6 +22,7 @@ from tests.proof.devices import (
 )
 
 DEVICE_BYTES = 256 << 20
+FLIPPED_MIN = 6
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -34,10 +36,11 @@ def test_two_of_six_devices_lose_their_content(damage: Callable[[Path], None], d
     assert report.advice
 
 
-def test_a_flipped_byte_is_detected_repaired_and_counted(daemon: Daemon, devices: Sequence[Path]) -> None:
-    report = flip_bytes(daemon, devices)
+@pytest.mark.parametrize("kept", KEEPINGS)
+def test_a_flipped_byte_is_detected_repaired_and_counted(kept: str, daemon: Daemon, devices: Sequence[Path]) -> None:
+    report = flip_bytes(daemon, devices, kept)
     print(report.sentence())
-    assert report.flipped >= 10, "the payloads were not found on the devices"
+    assert report.flipped >= FLIPPED_MIN, "the payloads were not found on the devices"
     assert report.wrong_reads == []
     assert report.detected >= report.flipped
     assert report.repaired >= report.flipped

@@ -61,14 +61,17 @@ class Report:
     flushes: int = 0
     recorded_bytes: int = 0
     load_errors: list[str] = field(default_factory=list)
+    work: dict[str, float] = field(default_factory=dict)
+    """What the subject did in the background while it was recorded."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def sentence(self) -> str:
+        work = ", ".join(f"{count:.0f} {name}" for name, count in self.work.items()) or "no background work"
         times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items())
         return (
             f"{self.states} crash states, {self.faulty} faulty; lying drives: {self.lying_faulty} of {self.lying_states} caught; "
             f"{self.acknowledged} operations acknowledged, {self.flushes} flushes, {self.undecided_writes} undecided writes, "
-            f"{self.recorded_bytes >> 20} MiB recorded; {times}"
+            f"{self.recorded_bytes >> 20} MiB recorded; {work}; {times}"
         )
 
 
@@ -125,6 +128,7 @@ def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: R
             for _ in range(plan.samples):
                 load.run_for(plan.seconds / plan.samples)
                 cuts.append(_cut(plan, drives, session, state, len(cuts)))
+            report.work = dict(session.work())
         history = load.history
     finally:
         session.stop()

@@ -6,7 +6,7 @@ store through its Python API, and the whole daemon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,10 @@ class Session(Protocol):
 
     def damage(self) -> Sequence[str]:
         """What the subject's own check finds wrong, one sentence each."""
+        ...
+
+    def work(self) -> Mapping[str, float]:
+        """What it did in the background so far, by name: states of a store that was only appended to prove little."""
         ...
 
     def freeze(self) -> None:

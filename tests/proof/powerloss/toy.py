@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,9 @@ class ToySession:
 
     def damage(self) -> Sequence[str]:
         return []
+
+    def work(self) -> Mapping[str, float]:
+        return {}
 
     def freeze(self) -> None:
         raise NotImplementedError("this subject lives in the process of the load and keeps no state directory of interest")

@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering::SeqCst;
 use bytes::Bytes;
 
 use super::Pool;
-use super::geometry::Geometry;
-use super::superblock::{Superblock, Uuid};
+use super::geometry::{Geometry, SUPERBLOCK_BYTES};
+use super::superblock::{Identity, Superblock, Uuid, identify_bytes};
 use crate::device::set::{Devices, WriteJob};
 use crate::error::{Error, Result};
+
+const SUPERBLOCKS_BYTES: usize = 2 * SUPERBLOCK_BYTES as usize;
 
 /// What all superblocks share, and each device's newest generation.
 pub(super) struct Membership {
@@ -60,6 +62,24 @@ impl Pool {
         members.shared.journal_mirrors.sort_unstable();
         members.shared.journal_mirrors.dedup();
         self.raise(&mut members)
+    }
+
+    /// Asks every live device whether it is there and still this pool's. One whose backing or superblocks are gone has lost what it held: it is dead now,
+    /// not only at the next start, which would leave it out.
+    pub fn probe(&self) {
+        // Held, so that no superblock is written meanwhile.
+        let _members = self.members();
+        self.devices.probe();
+        for index in self.devices.live() {
+            let mut head = vec![0; SUPERBLOCKS_BYTES];
+            let is_own = |superblock: &Superblock| superblock.pool == self.uuid && superblock.device_index == index;
+            // A failed read kills the device by itself.
+            if self.devices.read(index, 0, &mut head).is_ok()
+                && !matches!(identify_bytes(&head), Identity::Member(superblock) if is_own(&superblock))
+            {
+                self.devices.fail(index, "its superblocks were erased or overwritten");
+            }
+        }
     }
 
     fn members(&self) -> MutexGuard<'_, Membership> {

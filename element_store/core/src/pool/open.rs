@@ -57,6 +57,7 @@ impl Pool {
             .expect("the state came from one")
             .superblock
             .clone();
+        refuse_truncated(&shared, &candidates)?;
         let present = |index: u16| shared.members[usize::from(index)].live && candidates.contains_key(&index);
         let all = 0..shared.members.len() as u16;
         check_enough(
@@ -161,16 +162,25 @@ fn refuse_strangers(members: &[Candidate]) -> Result<()> {
     }
 }
 
+/// One that the pool already went on without is only stale, however short it is.
+fn refuse_truncated(shared: &Superblock, candidates: &BTreeMap<u16, Candidate>) -> Result<()> {
+    let needed = shared.geometry.end();
+    let short = |(index, candidate): &(&u16, &Candidate)| shared.members[usize::from(**index)].live && candidate.device.len() < needed;
+    match candidates.iter().find(short) {
+        Some((_, candidate)) => Err(Error::Refused(format!(
+            "device {} was truncated: it has {} bytes of the {needed} it was formatted with; restore its size, or remove it from the \
+             configuration and let the pool rebuild",
+            candidate.device.name(),
+            candidate.device.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn by_index(members: Vec<Candidate>) -> Result<BTreeMap<u16, Candidate>> {
     let mut indexed: BTreeMap<u16, Candidate> = BTreeMap::new();
     for member in members {
-        let (name, length, needed) = (member.device.name(), member.device.len(), member.superblock.geometry.end());
-        if length < needed {
-            return Err(Error::Refused(format!(
-                "device {name} was truncated: it has {length} bytes of the {needed} it was formatted with; restore its size, or remove it from the \
-                 configuration and let the pool rebuild"
-            )));
-        }
+        let name = member.device.name();
         if let Some(twin) = indexed.insert(member.superblock.device_index, member) {
             let (index, twin) = (twin.superblock.device_index, twin.device.name());
             return Err(Error::Refused(format!(

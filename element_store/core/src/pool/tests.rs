@@ -221,6 +221,43 @@ fn random_truncation_and_scribbling_never_panics() {
     assert!(opened > 50 && refused > 20, "{opened} {refused}");
 }
 
+/// The first blocks of a device were overwritten under a running daemon; its status said that all was well until the next start left the device out.
+#[test]
+fn a_device_whose_superblocks_are_gone_is_dead_at_the_next_probe() {
+    let devices = memory(6);
+    let pool = format(&devices, 1);
+    pool.probe();
+    assert_eq!(pool.devices.live().len(), 6);
+    devices[4].write_at(0, &[0; 4096]).unwrap();
+    pool.probe();
+    assert_eq!(pool.devices.live().len(), 6, "one superblock is enough");
+    devices[4].write_at(4096, &[0; 4096]).unwrap();
+    let other = memory(6);
+    format(&other, 2);
+    let mut foreign = vec![0; 8192];
+    other[5].read_at(0, &mut foreign).unwrap();
+    devices[5].write_at(0, &foreign).unwrap();
+    pool.probe();
+    assert_eq!(pool.devices.live(), [0, 1, 2, 3]);
+    assert!(pool.devices.reason(4).contains("erased or overwritten"));
+    pool.persist_failures().unwrap();
+    assert_eq!(pool.membership_epoch(), 2);
+}
+
+/// Two of six device files were truncated under a running daemon, which went on without them; its next start was refused because of them.
+#[test]
+fn a_truncated_device_is_only_stale_once_the_pool_went_on_without_it() {
+    let devices = memory(6);
+    format(&devices, 1);
+    let short: Vec<_> = devices[4..].iter().map(|device| Arc::new(device.resized(BYTES / 2))).collect();
+    let found = [devices[..4].to_vec(), short].concat();
+    assert!(sentence(open(&found)).contains("m4 was truncated"));
+    assert_eq!(open(&devices[..4]).unwrap().membership_epoch(), 2);
+    let pool = open(&found).unwrap();
+    assert_eq!((pool.membership_epoch(), pool.devices.live()), (2, vec![0, 1, 2, 3]));
+    assert!(pool.notes[0].contains("m4 is stale"), "{:?}", pool.notes);
+}
+
 #[test]
 fn a_missing_device_is_dead_in_a_new_epoch_and_stale_when_it_returns() {
     let devices = memory(6);

@@ -166,6 +166,7 @@ impl Store {
         put("journal_append_bytes_total", counters.append_bytes);
         put("journal_reads_total", counters.reads);
         put("journal_repaired_total", counters.repairs);
+        put("journal_resilvered_total", counters.resilvered);
         put("journal_mirrors_replaced_total", counters.replacements);
         put("commit_transactions_total", load(&commits.transactions));
         put("commit_payload_bytes_total", load(&commits.payload_bytes));

@@ -62,7 +62,7 @@ impl Core {
         while !self.wake.is_stopped() {
             self.wake.upkeep.wait(TICK);
             if probed.elapsed() >= PROBE_INTERVAL {
-                self.pool.devices.probe();
+                self.pool.probe();
                 probed = Instant::now();
             }
             let step = self.upkeep_step(&mut unfree);
