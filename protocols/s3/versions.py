@@ -46,6 +46,11 @@ def version_headers(request: Request, version_id: int, *, marker: bool = False) 
     return [_DELETE_MARKER, *headers] if marker else headers
 
 
+def new_version_headers(version_id: int) -> list[Header]:
+    """Of what was just written: S3 says nothing of a null version."""
+    return [(b"x-amz-version-id", version_text(version_id).encode())] if version_id else []
+
+
 async def missing(context: Context, request: Request, version: int | None, error: NotFound) -> S3Error | StoreError:
     """What to answer where the store had nothing to read: a delete marker is told of in headers, and cannot be read itself."""
     if request.versioning is Versioning.OFF or not request.may_list or error.args[:1] not in (("key",), ("marker",)):

@@ -155,11 +155,12 @@ KEYS = (b"a", b"a/", b"a/b", b"a/b/c", b"a-b", b"b")
 Change: TypeAlias = tuple[str, bytes, int]
 CHANGES = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "large", "copy", "delete", "delete version", "attributes", "enable", "suspend"]),
+        st.sampled_from(["put", "put", "large", "copy", "delete", "delete version", "delete version", "attributes", "enable", "suspend"]),
         st.sampled_from(KEYS),
-        st.integers(0, 30),
+        st.integers(0, 12),
     ),
-    max_size=25,
+    min_size=12,
+    max_size=40,
 )
 
 
@@ -170,6 +171,8 @@ class Both:
         self.view = view
         self.stores = (store, ModelStore())
         self.made: tuple[list[int], list[int]] = ([0], [0])
+        self.keys: list[bytes] = [b""]
+        """Of the versions made, in the same order; the null version is any key's."""
         self.versioning = OFF
 
     def name(self, which: int, version: int) -> int:
@@ -178,7 +181,9 @@ class Both:
     async def change(self, which: int, change: Change) -> object:
         kind, key, number = change
         store, made = self.stores[which], self.made[which]
-        version = made[number % len(made)]
+        # Counted from the newest, which most changes are about.
+        at = len(made) - 1 - number % len(made)
+        version, version_key = made[at], self.keys[at] or key
         try:
             match kind:
                 case "put":
@@ -190,27 +195,31 @@ class Both:
                     element = await store.publish(self.view, key, staged, Attributes(), digests=digests, versioning=self.versioning)
                     return self._noted(which, element)
                 case "copy":
-                    async with await store.open(self.view, KEYS[number % len(KEYS)], version=version) as source:
+                    async with await store.open(self.view, version_key, version=version) as source:
                         digests = source.element.digests
                         element = await store.copy(source, self.view, key, Attributes(), digests=digests, versioning=self.versioning)
                     return self._noted(which, element)
                 case "attributes":
-                    element = await store.set_attributes(self.view, key, Attributes(uid=number), version=version)
+                    element = await store.set_attributes(self.view, version_key, Attributes(uid=number), version=version)
                     return self._shown(which, element)
                 case "delete":
                     deletion = await store.delete(self.view, key, versioning=self.versioning)
-                    if deletion.version_id not in made:
-                        made.append(deletion.version_id)
+                    self._note(which, key, deletion.version_id)
                 case _:
-                    deletion = await store.delete(self.view, key, version=version)
+                    deletion = await store.delete(self.view, version_key, version=version)
             return (deletion.existed, deletion.marker, self.name(which, deletion.version_id))
         except StoreError as error:
             return (type(error), error.args)
 
     def _noted(self, which: int, element: Element) -> object:
-        if element.version_id not in self.made[which]:
-            self.made[which].append(element.version_id)
+        self._note(which, element.key, element.version_id)
         return self._shown(which, element)
+
+    def _note(self, which: int, key: bytes, version: int) -> None:
+        if version not in self.made[which]:
+            self.made[which].append(version)
+            if len(self.keys) < len(self.made[which]):
+                self.keys.append(key)
 
     def _shown(self, which: int, element: Element | None) -> object:
         if element is None:

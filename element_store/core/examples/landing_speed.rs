@@ -4,8 +4,7 @@
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use trefoil_core::element::info::Terms;
-use trefoil_core::store::{Attributes, OpenOptions, Store, digest, wait};
+use trefoil_core::store::{Attributes, OpenOptions, Store, Terms, digest, wait};
 
 const OBJECT_BYTES: usize = 64 << 20;
 const OBJECTS: usize = 16;

@@ -20,7 +20,7 @@ from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 from protocols.s3.uploads import PART_BYTES_MIN, PART_NUMBER_MAX, UploadChecksum, all_parts, checksum_of, guarded_upload, upload_id
-from protocols.s3.versions import version_headers
+from protocols.s3.versions import new_version_headers
 
 THREAD_PARTS_MIN = 64
 """Combining checksums of more parts than this takes milliseconds: done in a thread."""
@@ -177,4 +177,4 @@ def _answer(request: Request, element: Element) -> Response:
         kind = checksums.COMPOSITE if element.composite else checksums.FULL_OBJECT
         inner += xml.element(algorithm.element, checksums.shown(raw, element.composite, len(element.part_sizes)))
         inner += f"<ChecksumType>{kind}</ChecksumType>"
-    return xml_response("CompleteMultipartUploadResult", inner, version_headers(request, element.version_id))
+    return xml_response("CompleteMultipartUploadResult", inner, new_version_headers(element.version_id))

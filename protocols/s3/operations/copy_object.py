@@ -16,7 +16,7 @@ from protocols.s3.metadata import content_xattrs, owned, refuse_unsupported
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 from protocols.s3.tags import TAG_PREFIX, parse_tag_header, tag_xattrs
-from protocols.s3.versions import version_headers
+from protocols.s3.versions import new_version_headers
 
 DIRECTIVES = ("COPY", "REPLACE")
 
@@ -86,4 +86,4 @@ async def run(context: Context, request: Request) -> Response:
     kept = checksums.kept(element.digests)
     if kept is not None:
         inner += xml.element(kept[0].element, checksums.encode(kept[1])) + "<ChecksumType>FULL_OBJECT</ChecksumType>"
-    return xml_response("CopyObjectResult", inner, version_headers(request, element.version_id) + found.headers)
+    return xml_response("CopyObjectResult", inner, new_version_headers(element.version_id) + found.headers)

@@ -24,7 +24,7 @@ from protocols.s3.request import Request
 from protocols.s3.response import Header, Response
 from protocols.s3.staging import stage_pieces
 from protocols.s3.tags import parse_tag_document, with_tags
-from protocols.s3.versions import version_headers
+from protocols.s3.versions import new_version_headers
 
 FILENAME = "${filename}"
 REDIRECT_LENGTH_MAX = 4096
@@ -107,7 +107,7 @@ async def _sized(content: AsyncIterator[bytes], policy: Policy | None) -> AsyncI
 
 def _answer(request: Request, fields: Mapping[str, str], element: Element) -> Response:
     etag = f'"{element.etag}"'
-    headers: list[Header] = [(b"etag", etag.encode()), *version_headers(request, element.version_id)]
+    headers: list[Header] = [(b"etag", etag.encode()), *new_version_headers(element.version_id)]
     redirect = fields.get("success_action_redirect") or fields.get("redirect") or ""
     if _is_url(redirect):
         query = f"bucket={quote(request.bucket, safe='')}&key={quote(request.key, safe='')}&etag={quote(etag, safe='')}"

@@ -16,7 +16,7 @@ from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response
 from protocols.s3.staging import stage_payload
-from protocols.s3.versions import version_headers
+from protocols.s3.versions import new_version_headers
 
 
 async def run(context: Context, request: Request) -> Response:
@@ -33,7 +33,7 @@ async def run(context: Context, request: Request) -> Response:
     else:
         element = await _put_staged(context, request, payload, attributes, condition)
     headers = [(b"etag", b'"' + element.etag.encode() + b'"')]
-    headers += version_headers(request, element.version_id)
+    headers += new_version_headers(element.version_id)
     if payload.checksum is not None:
         headers += checksums.response_headers(element.digests, False, 0)
     return Response(200, headers)

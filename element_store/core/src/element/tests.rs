@@ -99,8 +99,9 @@ proptest! {
         keys.iter().for_each(|key| world.put(key));
         for index in gone {
             let Some(key) = left.iter().nth(index.index(left.len().max(1))).cloned() else { continue };
-            world.change(|tx| namespace::delete(tx, "v", &Removal { key: key.clone(), ..Removal::default() }, Versioning::Off));
             left.remove(&key);
+            let removal = Removal { key, ..Removal::default() };
+            world.change(|tx| namespace::delete(tx, "v", &removal, Versioning::Off));
         }
         for (prefix, delimiter, start_after, limit) in queries {
             let query = ListQuery { prefix, delimiter, start_after, limit };
@@ -115,7 +116,7 @@ proptest! {
     fn arbitrary_rows_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), valid in any::<bool>()) {
         let bytes = if valid { [&[1, 1][..], &bytes].concat() } else { bytes };
         let _ = (ElementRow::decode(&bytes), EntryRow::decode(&bytes), MappingRow::decode(&bytes), ExtentRow::decode(&bytes));
-        let _ = (ChunkRow::decode(&bytes), PartRow::decode(&bytes), PartRow::decode_many(&bytes), UploadRow::decode(&bytes));
+        let _ = (VersionRow::decode(&bytes), ChunkRow::decode(&bytes), PartRow::decode(&bytes), PartRow::decode_many(&bytes), UploadRow::decode(&bytes));
     }
 }
 
@@ -148,9 +149,18 @@ fn rows_read_back_as_written() {
         composite: true,
         digests: part.digests.clone(),
         attributes: attributes.clone(),
-        version: 12,
+        version: 0,
     };
     assert_eq!(ElementRow::decode(&element.encode()).unwrap(), element);
+    let versioned = ElementRow { version: 9, ..element };
+    assert_eq!(ElementRow::decode(&versioned.encode()).unwrap(), versioned);
+    let version = VersionRow {
+        born: 1,
+        element: 0,
+        version: u64::MAX,
+        modified_ns: -1,
+    };
+    assert_eq!(VersionRow::decode(&version.encode()).unwrap(), version);
     let upload = UploadRow {
         created_ns: 1,
         attributes,
