@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -27,7 +28,8 @@ def code_blocks() -> list[str]:
 def environment(tmp_path: Path) -> dict[str, str]:
     addresses = {"TREFOIL_S3__LISTEN": free_address(), "TREFOIL_ADMIN__LISTEN": free_address()}
     path = f"{ROOT / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in clean_environment().items() if name not in ("PYTHONPATH", "PYTHONWARNINGS")}
+    foreign = ("PYTHONPATH", "PYTHONWARNINGS", "RCLONE_")
+    kept = {name: value for name, value in clean_environment().items() if not name.startswith(foreign)}
     return kept | addresses | {"UP_DATA_DIR": str(tmp_path / "data"), "PATH": path, "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)}
 
 
@@ -56,13 +58,24 @@ def started(environment, tmp_path) -> Iterator[str]:
         process.stdout.close()
 
 
+def blocks_after_start() -> list[str]:
+    """As one shell sees them; without rclone's where rclone is not installed."""
+    return [block for block in code_blocks()[1:] if "rclone" not in block or shutil.which("rclone")]
+
+
+def test_the_quick_start_shows_the_clients_that_people_have():
+    text = "".join(code_blocks()[1:])
+    assert [client for client in ("aws s3", "boto3", "rclone") if client not in text] == []
+
+
 @pytest.mark.timeout(BUILD_SECONDS + 300)
 def test_the_quick_start_works_as_written(started, environment, tmp_path):
-    script = code_blocks()[1].replace("data/state", str(tmp_path / "data/state"))
+    script = "".join(blocks_after_start()).replace("data/state", str(tmp_path / "data/state"))
     ended = subprocess.run(["bash", "-euc", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"\d+ docs/README\.md\n", ended.stdout), ended.stdout
     assert "Next: trefoil" in ended.stdout
+    assert "b'world'" in ended.stdout
     assert environment["TREFOIL_S3__LISTEN"] in started
 
 

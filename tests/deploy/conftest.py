@@ -1,7 +1,33 @@
-"""Deployment files are tested against the same running daemon as the server's tests."""
+"""Dashboard and documents are tested against the real daemon on the real store: only that one has all metrics."""
 
 from __future__ import annotations
 
-from tests.server.conftest import daemon
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 
-__all__ = ["daemon"]
+import pytest
+
+from tests.proof.daemon import Daemon, trefoil
+
+DEVICES = 6
+
+
+@pytest.fixture(scope="package")
+def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`/metrics` of a daemon that has answered one S3 request: a histogram with labels has no sample before."""
+    directory = tmp_path_factory.mktemp("real")
+    devices = [directory / f"device-{index}" for index in range(DEVICES)]
+    for device in devices:
+        device.mkdir()
+    daemon = Daemon(trefoil(devices, directory / "state"), directory / "log")
+    daemon.start()
+    try:
+        endpoint = daemon.spec.endpoint
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://{endpoint.host}:{endpoint.port}/absent", timeout=30)
+        refused.value.close()
+        with urllib.request.urlopen(f"{daemon.spec.admin_url}/metrics", timeout=30) as answer:
+            yield answer.read().decode()
+    finally:
+        daemon.kill()

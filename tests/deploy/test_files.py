@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from server.config import setting_names
 from server.config_text import annotated
@@ -19,37 +20,81 @@ from tests.server.conftest import ROOT
 DEPLOY = ROOT / "deploy"
 EXPOSURE_MAX = 2.5
 """`systemd-analyze security` rates 0 (closed) to 10 (open); below 2.5 it says OK."""
+GRID_COLUMNS = 24
+"""Of a Grafana dashboard."""
 
 
-def exposed_names(text: str) -> set[str]:
-    """Families with and without samples yet: `# TYPE name kind`, and what a histogram adds."""
-    kinds = dict(re.findall(r"(?m)^# TYPE (\S+) (\S+)$", text))
-    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
-    return {name + suffix for name, kind in kinds.items() for suffix in ("", *suffixes.get(kind, ()))}
-
-
-def dashboard_names() -> set[str]:
+def dashboard_panels() -> list[dict[str, Any]]:
+    """Without the rows that only head them."""
     dashboard = json.loads((DEPLOY / "grafana/dashboards/trefoil.json").read_text())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    return {name for expression in expressions for name in re.findall(r"\btrefoil_\w+", expression)}
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def test_every_metric_of_the_dashboard_exists(daemon):
-    names = dashboard_names()
-    assert len(names) > 10
-    assert names - exposed_names(httpx.get(f"http://{daemon.admin}/metrics").text) == set()
+def names_in(text: str) -> set[str]:
+    return set(re.findall(r"\btrefoil_\w+", text))
 
 
-def test_an_absent_metric_would_be_noticed(daemon):
-    assert "trefoil_no_such_total" not in exposed_names(httpx.get(f"http://{daemon.admin}/metrics").text)
+def labels_by_name(metrics: str) -> dict[str, set[str]]:
+    """Names of the samples (not only of the families) and the labels that they carry."""
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    return labels
+
+
+def labels_wanted(target: dict[str, str]) -> set[str]:
+    """What a query selects and groups by, and its legend shows."""
+    selected = re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", target["expr"])
+    grouped = [name.strip() for names in re.findall(r"\bby \(([^)]*)\)", target["expr"]) for name in names.split(",")]
+    return {*selected, *grouped, *re.findall(r"{{(\w+)}}", target["legendFormat"])}
+
+
+def absent(target: dict[str, str], labels: dict[str, set[str]]) -> set[str]:
+    """Metrics and labels of a dashboard's target that the daemon does not have."""
+    names, wanted = names_in(target["expr"]), labels_wanted(target)
+    return {name for name in names if name not in labels} | {
+        label for label in wanted for name in names if label not in labels.get(name, ())
+    }
+
+
+def test_every_metric_of_the_dashboard_exists(metrics):
+    labels = labels_by_name(metrics)
+    targets = [target for panel in dashboard_panels() for target in panel["targets"]]
+    assert len(set().union(*(names_in(target["expr"]) for target in targets))) > 40
+    assert {target["expr"]: missing for target in targets if (missing := absent(target, labels))} == {}
+
+
+def test_an_absent_metric_or_label_would_be_noticed(metrics):
+    labels = labels_by_name(metrics)
+    for expression in (
+        "rate(trefoil_no_such_total[5m])",
+        "sum by (no_such) (trefoil_device_up)",
+        'trefoil_device_up{no_such="1"}',
+        "trefoil_s3_request_seconds",
+    ):
+        assert absent({"expr": expression, "legendFormat": ""}, labels), expression
+    assert absent({"expr": "trefoil_device_up", "legendFormat": "{{no_such}}"}, labels) == {"no_such"}
+
+
+def test_every_metric_that_operators_are_told_of_exists(metrics):
+    told = names_in((ROOT / "docs/OPERATIONS.md").read_text())
+    assert len(told) > 10
+    assert told - labels_by_name(metrics).keys() == set()
 
 
 def test_the_panels_have_places_and_the_provisioned_datasource():
-    dashboard = json.loads((DEPLOY / "grafana/dashboards/trefoil.json").read_text())
+    panels = dashboard_panels()
     source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]["uid"]
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source}
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
-    assert len(set(places)) == len(places)
+    assert {panel["datasource"]["uid"] for panel in panels} == {source}
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(cells)) == len(cells), "panels overlap"
+    assert max(x for x, _ in cells) < GRID_COLUMNS
 
 
 def test_the_annotated_configuration_is_the_printed_one():
