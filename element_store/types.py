@@ -39,7 +39,7 @@ class LimitExceeded(StoreError):
 
 
 class OutOfSpace(StoreError):
-    """The pool is full; delete something or add devices."""
+    """The pool is full; delete something."""
 
 
 class Damaged(StoreError):

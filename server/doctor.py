@@ -166,7 +166,7 @@ def check_pool(pool: PoolStatus) -> Iterator[Finding]:
         remedy = "use more devices: two give 1+1" if m == 0 else "bring the missing devices back, or replace them"
         yield Finding("pool", "warning", f"not protected (code {k}+{m}): the next loss of a device may lose data", remedy)
     if pool.bytes_total and pool.bytes_used > POOL_FULL_SHARE * pool.bytes_total:
-        yield Finding("pool", "warning", f"{pool.bytes_used / pool.bytes_total:.0%} full", "delete something, or add devices")
+        yield Finding("pool", "warning", f"{pool.bytes_used / pool.bytes_total:.0%} full", "delete something")
     if pool.protected and all(device.state == "live" for device in pool.devices):
         yield Finding("pool", "ok", f"all {len(pool.devices)} devices live")
 

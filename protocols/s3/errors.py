@@ -69,7 +69,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "ServerSideEncryptionConfigurationNotFoundError": (404, "The server side encryption configuration was not found."),
     "ServiceUnavailable": (503, "The store is closing or lost too many devices: try again later."),
     "SignatureDoesNotMatch": (403, "The request signature that we calculated does not match the signature that you provided."),
-    "StorageFull": (507, "The pool is full: delete something or add devices."),
+    "StorageFull": (507, "The pool is full: delete something."),
     "XAmzContentSHA256Mismatch": (400, "The provided x-amz-content-sha256 header does not match what was computed."),
 }
 

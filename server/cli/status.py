@@ -22,14 +22,18 @@ def status(json_output: Json = False, state: State = None, url: Url = None) -> N
 
 
 def _is_well(answer: dict[str, Any]) -> bool:
-    return answer["phase"] == "ready" and all(device["state"] == "live" for device in answer["pool"]["devices"])
+    return (
+        answer["phase"] == "ready"
+        and answer["buckets"] is not None
+        and all(device["state"] == "live" for device in answer["pool"]["devices"])
+    )
 
 
 def _print(answer: dict[str, Any]) -> None:
     pool = answer["pool"]
     typer.echo(f"trefoil {answer['version']}: {answer['phase']}, up {answer['uptime_seconds']:.0f} s, S3 at {answer['endpoints']['s3']}")
     protection = "protected" if pool["protected"] else "UNPROTECTED"
-    typer.echo(f"pool {pool['uuid']}: code {pool['code']}, {protection}, {_share(pool)}, {answer['buckets']} buckets")
+    typer.echo(f"pool {pool['uuid']}: code {pool['code']}, {protection}, {_share(pool)}, {_buckets(answer)}")
     rows = [
         (
             device["index"],
@@ -49,6 +53,10 @@ def _print(answer: dict[str, Any]) -> None:
 
 def _share(pool: dict[str, Any]) -> str:
     return f"{human_bytes(pool['bytes_used'])} of {human_bytes(pool['bytes_total'])} used"
+
+
+def _buckets(answer: dict[str, Any]) -> str:
+    return "buckets unknown: the store is closed" if answer["buckets"] is None else f"{answer['buckets']} buckets"
 
 
 def _next(answer: dict[str, Any]) -> str:

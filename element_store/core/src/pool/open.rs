@@ -51,20 +51,17 @@ impl Pool {
         let candidates = find_members(devices, &mut notes)?;
         let current = choose_state(&candidates)?;
         let (epoch, lineage) = current;
-        let shared = candidates
+        let mut shared = candidates
             .values()
             .find(|candidate| candidate.state() == current)
             .expect("the state came from one")
             .superblock
             .clone();
         refuse_truncated(&shared, &candidates)?;
-        let present = |index: u16| shared.members[usize::from(index)].live && candidates.contains_key(&index);
         let all = 0..shared.members.len() as u16;
-        check_enough(
-            &shared,
-            all.clone().filter(|index| present(*index)).collect(),
-            options.allow_degraded,
-        )?;
+        let is_present = |index: &u16| shared.members[usize::from(*index)].live && candidates.contains_key(index);
+        let present: Vec<u16> = all.clone().filter(is_present).collect();
+        check_enough(&shared, &present, options.allow_degraded)?;
 
         let generations = all
             .clone()
@@ -75,19 +72,21 @@ impl Pool {
         let raise = all
             .clone()
             .any(|index| shared.members[usize::from(index)].live && candidates.get(&index).is_none_or(behind));
+        // Whether that many may be written off was decided above.
+        for index in all.clone().filter(|index| !candidates.contains_key(index)) {
+            shared.members[usize::from(index)].live = false;
+        }
         let set = Devices::new(
             all.map(|index| (index, candidates.get(&index).map(|candidate| candidate.device.clone())))
                 .collect(),
         );
-        for (index, candidate) in candidates.iter().filter(|(index, _)| !present(**index)) {
+        for (index, candidate) in candidates.iter().filter(|(index, _)| !present.contains(index)) {
             let name = candidate.device.name();
             set.fail(
                 *index,
                 &format!("stale: returned after the pool went on without it in epoch {epoch}"),
             );
-            notes.push(format!(
-                "device {name} is stale: it returned after the pool had gone on without it; erase it and add it as a new device"
-            ));
+            notes.push(format!("device {name} is stale: it returned after the pool had gone on without it"));
         }
         let pool = Self {
             uuid: shared.pool,
@@ -117,7 +116,7 @@ fn find_members(devices: Vec<Arc<dyn Device>>, notes: &mut Vec<String>) -> Resul
                 device,
                 superblock: *superblock,
             }),
-            Ok(Identity::Empty) => notes.push(format!("device {name} is empty and left out; add it as a new device")),
+            Ok(Identity::Empty) => notes.push(format!("device {name} is empty and left out")),
             Ok(Identity::Damaged) => notes.push(format!("device {name} has no readable superblock and is left out; replace it")),
             Err(error) => notes.push(format!("device {name} cannot be read ({error}) and is left out; replace it")),
             Ok(Identity::Newer(version)) => {
@@ -226,7 +225,7 @@ fn uncontradicted(candidates: &BTreeMap<u16, Candidate>, state: (u64, Uuid)) -> 
         .all(|(_, candidate)| carriers.iter().all(|carrier| candidate.believes_live(*carrier)))
 }
 
-fn check_enough(shared: &Superblock, present: Vec<u16>, allow_degraded: bool) -> Result<()> {
+fn check_enough(shared: &Superblock, present: &[u16], allow_degraded: bool) -> Result<()> {
     let (count, last) = (present.len(), shared.members.iter().filter(|member| member.live).count());
     if count < usize::from(shared.code.k) {
         return Err(Error::Refused(format!(

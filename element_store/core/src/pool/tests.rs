@@ -258,6 +258,25 @@ fn a_truncated_device_is_only_stale_once_the_pool_went_on_without_it() {
     assert!(pool.notes[0].contains("m4 is stale"), "{:?}", pool.notes);
 }
 
+/// A start that was allowed to write off more than the code makes up for was refused by the rule for devices that fail while running.
+#[test]
+fn more_missing_than_the_code_makes_up_for_are_written_off_only_if_allowed() {
+    let devices = memory(8);
+    let code = Some(Code { k: 4, m: 2 });
+    let geometry = Some(Geometry::small(BYTES).unwrap());
+    let options = FormatOptions {
+        code,
+        geometry,
+        random: from_seed(1),
+    };
+    drop(Pool::format(shared(&devices), options).unwrap());
+    assert!(sentence(open(&devices[..5])).contains("3 of the 8 devices last in use are missing"));
+    let pool = open_degraded(&devices[..5], 2).unwrap();
+    assert_eq!(pool.devices.live(), [0, 1, 2, 3, 4]);
+    drop(pool);
+    assert_eq!(open(&devices).unwrap().devices.live(), [0, 1, 2, 3, 4], "the others are stale");
+}
+
 #[test]
 fn a_missing_device_is_dead_in_a_new_epoch_and_stale_when_it_returns() {
     let devices = memory(6);

@@ -114,7 +114,7 @@ impl Space {
         let turn = self.next_id as usize % roomy.len().max(1);
         roomy.rotate_left(turn);
         roomy.sort_by_key(|(free, _)| std::cmp::Reverse(*free));
-        let full = || Error::OutOfSpace("the pool is full; delete something or add devices".into());
+        let full = || Error::OutOfSpace("the pool is full; delete something".into());
         let code = self
             .code_for(class, roomy.len())
             .filter(|code| code.m() >= self.code.m().min(live.len() - 1))

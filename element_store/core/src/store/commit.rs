@@ -503,7 +503,7 @@ fn refuse_payloads(queue: &mut Queue) {
     while queue.users().front().is_some_and(|job| job.has_payload()) {
         let Some(mut job) = queue.users().pop_front() else { return };
         queue.bytes -= job.bytes_max();
-        job.refuse(Error::OutOfSpace("the pool is full; delete something or add devices".into()));
+        job.refuse(Error::OutOfSpace("the pool is full; delete something".into()));
         job.complete();
     }
 }

@@ -45,7 +45,7 @@ use crate::segment::{ReclaimToken, Segments};
 use commit::{Committer, Rank};
 use guard::Guard;
 use landing::Holds;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -92,6 +92,8 @@ pub(crate) struct Core {
     /// What failed in the background last, until it works again.
     trouble: Mutex<Option<String>>,
     upkeep_counters: UpkeepCounters,
+    /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
+    landed_floor: AtomicU64,
     /// Held during a checkpoint.
     checkpointed: Mutex<Checkpointed>,
 }

@@ -150,6 +150,7 @@ impl Store {
             holds: Arc::new(Holds::default()),
             wake,
             trouble: Mutex::default(),
+            landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             checkpointed: Mutex::new(Checkpointed {
                 manifest: root.manifest,

@@ -12,6 +12,7 @@ use crate::element::rows::{ChunkRow, Encoding, ExtentRow, Placement};
 use crate::element::{Rows, keys};
 use crate::error::{Error, Result};
 use crate::segment::{Class, Location, Payload};
+use std::sync::atomic::Ordering;
 
 /// `PayloadHeader::kind` of a chunk; its owner is the chunk.
 pub const KIND_CHUNK: u8 = 1;
@@ -65,7 +66,7 @@ impl Core {
         let taken = {
             let _inside = self.guard.enter();
             let snapshot = self.committer.meta.snapshot();
-            let (from, _) = keys::table(keys::LANDED_JOURNAL);
+            let from = keys::landed_journal(self.landed_floor.load(Ordering::Relaxed));
             let (mut taken, mut bytes) = (Vec::new(), 0);
             for row in snapshot.range(&from, &keys::landed_journal(before), false).take(STEP_ROWS) {
                 let (_, value) = row?;

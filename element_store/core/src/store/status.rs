@@ -99,21 +99,36 @@ impl Store {
             } else {
                 format!(" ({})", device.name)
             };
-            advice.push(format!(
-                "device {}{name} is {}: {}; replace it",
-                device.index, device.state, device.reason
-            ));
+            let reason = if device.reason.is_empty() || device.reason == device.state {
+                String::new()
+            } else {
+                format!(": {}", device.reason)
+            };
+            advice.push(format!("device {}{name} is {}{reason}", device.index, device.state));
         }
         if degraded > 0 {
-            advice.push(format!("{degraded} segments have less protection than the pool's code promises, because of {lost} lost devices; do not lose another"));
+            let segments = if degraded == 1 {
+                "1 segment waits".into()
+            } else {
+                format!("{degraded} segments wait")
+            };
+            advice.push(format!(
+                "{segments} to be rebuilt after {lost} of {} devices were lost; until then fewer than {} more may be lost",
+                devices.len(),
+                self.core.pool.code.m
+            ));
+        } else if lost > 0 {
+            advice.push(format!(
+                "what the lost devices held was rebuilt onto the {} that are left, in less space; at most {} may be lost in all",
+                devices.len() - lost,
+                devices.len() - usize::from(self.core.pool.code.k)
+            ));
         }
         if self.core.pool.code.m == 0 {
             advice.push("the pool has no parity: a lost device loses data; use at least two devices".into());
         }
         if space.free_bytes * 100 < space.usable_bytes * SPACE_SHORT_PERCENT {
-            advice.push(format!(
-                "less than {SPACE_SHORT_PERCENT} % of the pool is free; delete something or add devices"
-            ));
+            advice.push(format!("less than {SPACE_SHORT_PERCENT} % of the pool is free; delete something"));
         }
         if let Some(reason) = self.core.committer.closed_reason() {
             advice.push(format!("the store takes no more changes: {reason}; restart the daemon"));

@@ -177,7 +177,8 @@ impl Core {
 
     /// The position of the oldest landed payload as readers see it; u64::MAX if there is none.
     fn oldest_landed(&self) -> u64 {
-        let (from, to) = keys::table(keys::LANDED_JOURNAL);
+        let (_, to) = keys::table(keys::LANDED_JOURNAL);
+        let from = keys::landed_journal(self.landed_floor.load(Ordering::Relaxed));
         let snapshot = self.committer.meta.snapshot();
         let first = snapshot.range(&from, &to, false).next();
         first.map_or(u64::MAX, |row| row.map_or(0, |(key, _)| keys::id_of(&key)))
@@ -216,6 +217,7 @@ impl Core {
         };
         root::write(&self.pool, &root)?;
         self.wake.pressed[0].store(false, Ordering::SeqCst);
+        self.landed_floor.store(keep_from, Ordering::Relaxed);
         *last = Checkpointed {
             manifest,
             generation: root.generation,
