@@ -2,7 +2,7 @@
 //!
 //! Invariants: the live tree names the newest version of a key, unless that is a delete marker; all others have a row in the table of versions,
 //! sorted by a sequence number that is the version's id, or, of the null version, an id taken when it became history. An element has one name:
-//! an entry or a version's row. Views that never had versions have no such rows, and their keys are changed without looking for any.
+//! an entry or a version's row. A key has at most one null version, history included. Views that never had versions have no such rows, and their keys are changed without looking for any.
 
 use super::info::{Condition, ElementInfo, VersionInfo, Versioning};
 use super::namespace::{self, check_condition, detach};
@@ -75,8 +75,8 @@ pub(super) fn succeed(tx: &mut Transaction, view: u64, key: &[u8], old: Option<(
             detach(tx, *id, row)?;
             true
         }
-        // Without versioning there is no history, so no null version in it either.
-        None => versioning == Versioning::Off,
+        // Also without versioning: a request that knew of none may be under way when it was turned on, and meet a null delete marker.
+        None => false,
     };
     if versioning == Versioning::Enabled {
         return Ok(tx.new_id());

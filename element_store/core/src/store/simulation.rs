@@ -227,6 +227,10 @@ impl World {
             while core.reduce_journal(u64::MAX)? > 0 {}
             core.upkeep_step(&mut self.steps.unfree)?;
         }
+        // Freeing and checkpoints write rows too.
+        while core.engine.is_behind() {
+            core.upkeep_step(&mut self.steps.unfree)?;
+        }
         Ok(())
     }
 
