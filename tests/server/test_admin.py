@@ -144,12 +144,17 @@ async def test_a_bug_tells_the_client_nothing(http, running, monkeypatch):
 
 
 async def test_readiness_fails_with_the_store(http, running, monkeypatch):
-    async def closed():
+    """A store that lost too many devices takes no requests; its status must still be shown."""
+
+    async def closed(*_):
         from element_store.types import Closed
 
         raise Closed("too many devices lost")
 
-    monkeypatch.setattr(running.store, "status", closed)
+    for call in ("get_record", "views", "lookup"):
+        monkeypatch.setattr(running.store, call, closed)
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "store: too many devices lost\n")
+    status = await http.get("/api/v1/status")
+    assert (status.status_code, status.json()["buckets"]) == (200, None)
     assert (await http.get("/metrics")).status_code == 200
