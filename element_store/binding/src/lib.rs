@@ -7,6 +7,7 @@ mod bridge;
 mod chunks;
 mod content;
 mod errors;
+mod memory;
 mod pool;
 mod shared;
 mod staged;
@@ -20,6 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
+    module.add_class::<memory::MemoryDevices>()?;
     module.add_class::<content::Content>()?;
     module.add_class::<chunks::Chunks>()?;
     module.add_class::<staged::Staged>()

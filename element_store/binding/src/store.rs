@@ -6,6 +6,7 @@ use crate::bridge::{Attached, Bridge};
 use crate::chunks::PIECE_BYTES;
 use crate::content::Content;
 use crate::errors::{Failure, raise};
+use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::staged::Staged;
@@ -91,21 +92,26 @@ fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
     Ok(())
 }
 
-/// With the bridge where that failed: it must last until the failure was told.
-fn open_store(
-    devices: &[PathBuf],
-    state: &std::path::Path,
-    options: OpenOptions,
-    bridge: Attached,
-) -> std::result::Result<Shared, (Error, Attached)> {
-    let opened = Pool::new().and_then(|pool| Ok((core::Store::open(devices, state, options)?, pool)));
-    match opened {
-        Ok((store, pool)) => Ok(Shared::new(store, pool, bridge)),
-        Err(error) => Err((error, bridge)),
-    }
-}
-
 impl Store {
+    /// Opens in a thread of its own, and attaches to the running event loop.
+    fn open_with(py: Python<'_>, open: impl FnOnce() -> Result<Arc<core::Store>> + Send + 'static) -> Future {
+        let bridge = Attached(Bridge::attach(py)?);
+        let (future, ticket) = bridge.0.begin(py)?;
+        aside("store-open", move || {
+            // The bridge must last until a failure was told.
+            let opened = match Pool::new().and_then(|pool| Ok((open()?, pool))) {
+                Ok((store, pool)) => Ok(Shared::new(store, pool, bridge)),
+                Err(error) => Err((error, bridge)),
+            };
+            // If nobody waits any more, what was opened is dropped with the completion, and closes.
+            ticket.finish(|py| match opened {
+                Ok(shared) => Ok(Py::new(py, Store { shared: Arc::new(shared) })?.into_any()),
+                Err((error, _bridge)) => Err(raise(error)),
+            });
+        })?;
+        Ok(future)
+    }
+
     /// Commits staged content.
     fn place<T: ToPython>(
         &self,
@@ -138,23 +144,28 @@ impl Store {
         format_block_devices: bool,
         allow_degraded: bool,
     ) -> Future {
-        let bridge = Attached(Bridge::attach(py)?);
-        let (future, ticket) = bridge.0.begin(py)?;
-        aside("store-open", move || {
-            let options = OpenOptions {
-                code,
-                format_block_devices,
-                allow_degraded,
-                ..OpenOptions::default()
-            };
-            let opened = open_store(&devices, &state, options, bridge);
-            // If nobody waits any more, what was opened is dropped with the completion, and closes.
-            ticket.finish(|py| match opened {
-                Ok(shared) => Ok(Py::new(py, Store { shared: Arc::new(shared) })?.into_any()),
-                Err((error, _bridge)) => Err(raise(error)),
-            });
-        })?;
-        Ok(future)
+        let options = OpenOptions {
+            code,
+            format_block_devices,
+            allow_degraded,
+            ..OpenOptions::default()
+        };
+        Self::open_with(py, move || core::Store::open(&devices, &state, options))
+    }
+
+    /// On devices in memory.
+    #[staticmethod]
+    fn open_memory(py: Python<'_>, devices: &MemoryDevices, state: PathBuf, code: Option<(u8, u8)>, allow_degraded: bool) -> Future {
+        let devices = devices.devices();
+        let options = OpenOptions {
+            code,
+            allow_degraded,
+            ..OpenOptions::default()
+        };
+        Self::open_with(py, move || {
+            std::fs::create_dir_all(&state).map_err(|error| Error::Refused(format!("state directory {}: {error}", state.display())))?;
+            core::Store::open_on(devices, &state, options)
+        })
     }
 
     /// `detach` is to follow when the future is settled.

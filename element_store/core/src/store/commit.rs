@@ -334,9 +334,6 @@ impl Committer {
                 self.fail(&error);
                 break;
             }
-            let mut queue = self.queue();
-            queue.free_bytes = journal.free_bytes();
-            drop(queue);
         }
         let mut queue = self.queue();
         queue.stopped = true;
@@ -492,6 +489,7 @@ impl Committer {
         counters.row_bytes.fetch_add(batch.row_bytes as u64, Ordering::Relaxed);
         let mut queue = self.queue();
         queue.durable = batch.last_sequence;
+        queue.free_bytes = journal.free_bytes();
         queue.records.push_back((batch.last_sequence, appended.next));
         self.moved.notify_all();
         Ok(())

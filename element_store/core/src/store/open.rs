@@ -75,23 +75,31 @@ impl Store {
         std::fs::create_dir_all(state)
             .map_err(|error| Error::Refused(format!("state directory {} cannot be made: {error}", state.display())))?;
         let present: Vec<Arc<dyn Device>> = open_present(devices)?;
-        let has_member = present
-            .iter()
-            .any(|device| !matches!(pool::identify(device.as_ref()), Ok(Identity::Empty)));
-        let pool = if has_member {
-            Pool::open(
-                present,
-                pool::OpenOptions {
-                    allow_degraded: options.allow_degraded,
-                    ..Default::default()
-                },
-            )?
+        let pool = if has_member(&present) {
+            open_pool(present, &options)?
         } else {
             drop(present);
             format(devices, state, &options)?
         };
         std::fs::write(state.join(POOL_FILE), format!("{}\n", pool.uuid))
             .map_err(|error| Error::Refused(format!("state directory {}: {error}", state.display())))?;
+        Self::start(pool, state, options)
+    }
+
+    /// The same on devices of the caller's own, all of them formatted if all are empty.
+    pub fn open_on(devices: Vec<Arc<dyn Device>>, state: &Path, options: OpenOptions) -> Result<Arc<Self>> {
+        let pool = if has_member(&devices) {
+            open_pool(devices, &options)?
+        } else {
+            let code = options.code.map(|(k, m)| Code { k, m });
+            Pool::format(
+                devices,
+                FormatOptions {
+                    code,
+                    ..Default::default()
+                },
+            )?
+        };
         Self::start(pool, state, options)
     }
 
@@ -193,6 +201,22 @@ fn launch(core: Arc<Core>, journal: Journal, replayed: u64, background: bool) ->
 fn spawn(name: &str, core: &Arc<Core>, life: impl FnOnce(&Core) + Send + 'static) -> Result<JoinHandle<()>> {
     let core = core.clone();
     Ok(std::thread::Builder::new().name(name.into()).spawn(move || life(&core))?)
+}
+
+fn has_member(devices: &[Arc<dyn Device>]) -> bool {
+    devices
+        .iter()
+        .any(|device| !matches!(pool::identify(device.as_ref()), Ok(Identity::Empty)))
+}
+
+fn open_pool(devices: Vec<Arc<dyn Device>>, options: &OpenOptions) -> Result<Pool> {
+    Pool::open(
+        devices,
+        pool::OpenOptions {
+            allow_degraded: options.allow_degraded,
+            ..Default::default()
+        },
+    )
 }
 
 /// Devices that are there already; empty places are left out.
