@@ -1,5 +1,6 @@
 //! Memory that a drive can fetch by itself: starts at a multiple of the page size, so that a direct write needs no copy.
 
+use super::recycled::Recycled;
 use bytes::Bytes;
 use std::ops::{Deref, DerefMut};
 
@@ -7,23 +8,29 @@ use std::ops::{Deref, DerefMut};
 pub const ALIGNMENT: usize = 4096;
 
 /// Zeros at first.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Aligned {
     /// Longer by one alignment than what counts, which begins at `start`.
-    memory: Vec<u8>,
+    memory: Recycled,
     start: usize,
     length: usize,
 }
 
 impl Aligned {
     pub fn zeroed(length: usize) -> Self {
-        let memory = vec![0; length + ALIGNMENT];
+        let memory = Recycled::zeroed(length + ALIGNMENT);
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         Self { memory, start, length }
     }
 
     pub fn into_bytes(self) -> Bytes {
-        Bytes::from(self.memory).slice(self.start..self.start + self.length)
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod file;
 pub mod memory;
 pub mod random;
+pub mod recycled;
 pub mod set;
 
 use std::{fmt, io};

@@ -3,9 +3,10 @@
 //! Invariants: a segment that holds staged extents is not freed (`Holds`); a staged extent counts as live only once a transaction publishes it;
 //! what is dropped unpublished leaves only dead bytes behind. Memory is bounded by one row (k extents) per stream.
 
-use super::Core;
 use super::commit::Rank;
+use super::{Core, SMALL_BYTES_MAX};
 use crate::codec::checksum;
+use crate::device::recycled::Recycled;
 use crate::element::content::{Source, block_checksums};
 use crate::element::rows::{EXTENT_BYTES_MAX, ExtentRow, Placement};
 use crate::error::{Error, Result};
@@ -96,7 +97,7 @@ impl Holds {
 /// One writer at a time. Dropping it discards what came in.
 pub struct Staging {
     core: Arc<Core>,
-    buffer: Vec<u8>,
+    buffer: Recycled,
     row_bytes: usize,
     extents: Vec<(u64, ExtentRow)>,
     size: u64,
@@ -129,7 +130,7 @@ impl Staging {
         let hold = Hold::new(&core.holds);
         Self {
             core,
-            buffer: Vec::new(),
+            buffer: Recycled::default(),
             row_bytes,
             extents: Vec::new(),
             size: 0,
@@ -152,6 +153,10 @@ impl Staging {
                 continue;
             }
             let (head, rest) = bytes.split_at(bytes.len().min(self.row_bytes - self.buffer.len()));
+            if self.buffer.capacity() < self.row_bytes && self.size > SMALL_BYTES_MAX as u64 {
+                let small = std::mem::replace(&mut self.buffer, Recycled::with_capacity(self.row_bytes));
+                self.buffer.extend_from_slice(&small);
+            }
             self.buffer.extend_from_slice(head);
             bytes = rest;
             if self.buffer.len() == self.row_bytes {
@@ -168,7 +173,7 @@ impl Staging {
     pub fn finish(mut self) -> Result<Staged> {
         if self.size <= self.core.small_bytes_max() as u64 {
             return Ok(Staged {
-                source: Source::Small(self.buffer),
+                source: Source::Small(std::mem::take(&mut *self.buffer)),
                 hold: self.hold,
                 size: self.size,
             });
