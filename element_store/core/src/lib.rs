@@ -6,6 +6,7 @@ pub mod codec;
 pub mod device;
 pub mod element;
 pub mod error;
+pub mod filesystem;
 pub mod journal;
 pub mod meta;
 pub mod pool;
