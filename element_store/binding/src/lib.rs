@@ -14,9 +14,13 @@ mod staged;
 mod store;
 mod values;
 
-/// The store's threads allocate buffers of mixed sizes that other threads free: what glibc's arenas are worst at.
+/// The store's threads allocate buffers of mixed sizes that other threads free, and then sleep: `docs/decisions/0001-dependencies.md` has what allocators make of it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Read by jemalloc at its start: freed pages go back to the kernel after five seconds, also those of threads that sleep.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_CONF: &[u8] = b"background_thread:true,dirty_decay_ms:5000,muzzy_decay_ms:0\0";
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
