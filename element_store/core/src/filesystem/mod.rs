@@ -7,6 +7,10 @@
 //! Every change is atomic and seen at once by all faces. It is durable after the next `sync`, or within a second; after a crash the state is one
 //! that was, and all that happened before any surviving change has survived too (`docs/DURABILITY.md`).
 
+pub mod judge;
+pub mod locks;
+pub mod model;
+
 pub use rustix::io::Errno;
 
 pub type Inode = u64;
@@ -93,7 +97,7 @@ pub struct Changes {
     pub size: Option<u64>,
     pub accessed: Option<Time>,
     pub modified: Option<Time>,
-    /// Takes the set-id bits of a file away, as a change of size or owner by an unprivileged caller must.
+    /// Takes the set-id bits of anything but a directory away, as a change of size or owner by an unprivileged caller must.
     pub strip_privileges: bool,
 }
 
