@@ -9,6 +9,7 @@ use crate::device::recycled::Recycled;
 use crate::element::content;
 use crate::element::info::ElementInfo;
 use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Placement};
+use crate::element::transaction::Pin;
 use crate::element::{Rows, namespace};
 use crate::error::{Error, Result};
 use crate::segment::Location;
@@ -24,8 +25,8 @@ pub struct Content {
     pub element: ElementInfo,
     /// All bytes of small content.
     pub prefetched: Option<Vec<u8>>,
-    core: Arc<Core>,
-    pinned: bool,
+    /// None for small content.
+    pin: Option<Pinned>,
 }
 
 impl Content {
@@ -41,20 +42,23 @@ impl Content {
                 return Ok(Self {
                     element,
                     prefetched: Some(bytes),
-                    core: core.clone(),
-                    pinned: false,
+                    pin: None,
                 });
             }
             drop((snapshot, inside));
-            if let Some(element) = core.pin(view, key, version, element.id)? {
+            if let Some((pin, element)) = core.pin(view, key, version, element.id)? {
                 return Ok(Self {
                     element,
                     prefetched: None,
-                    core: core.clone(),
-                    pinned: true,
+                    pin: Some(pin),
                 });
             }
         }
+    }
+
+    /// Keeps its element's content; None for small content, which is `prefetched`.
+    pub(super) fn pin(&self) -> Option<&Pinned> {
+        self.pin.as_ref()
     }
 
     /// Bytes [start, stop), at most READ_BYTES_MAX. Raises Invalid for a range outside, Damaged.
@@ -69,70 +73,65 @@ impl Content {
         if start > stop || stop > self.element.row.size || stop - start > READ_BYTES_MAX || stop - start != into.len() as u64 {
             return Err(Error::Invalid(format!("bytes {start} to {stop} of {}", self.element.row.size)));
         }
-        if let Some(bytes) = &self.prefetched {
-            into.copy_from_slice(&bytes[start as usize..stop as usize]);
-            return Ok(());
+        match (&self.prefetched, &self.pin) {
+            (Some(bytes), _) => into.copy_from_slice(&bytes[start as usize..stop as usize]),
+            (None, Some(pin)) => return pin.read(start, into),
+            (None, None) => {}
         }
-        let _inside = self.core.guard.enter();
-        self.core
-            .read_with(&self.core.committer.meta.snapshot(), self.element.id, start, into)
+        Ok(())
     }
 }
 
-impl Drop for Content {
-    fn drop(&mut self) {
-        if self.pinned {
-            self.core.unpin(self.element.id);
-        }
-    }
-}
-
-/// An element that is not given up while this lives.
+/// Content that neither changes nor goes while this lives.
 pub(super) struct Pinned {
     core: Arc<Core>,
-    element: u64,
+    pin: Pin,
 }
 
 impl Pinned {
     pub fn new(core: &Arc<Core>, element: u64) -> Option<Self> {
-        core.committer.shared.pins.pin(element).then(|| Self {
-            core: core.clone(),
-            element,
-        })
+        let pin = core.committer.shared.pins.pin(element)?;
+        Some(Self { core: core.clone(), pin })
+    }
+
+    pub fn pin(&self) -> &Pin {
+        &self.pin
+    }
+
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        let _inside = self.core.guard.enter();
+        // If files change the element, a copy is made and seen before the pin leads to it: the same answer before and after names what this snapshot has.
+        loop {
+            let element = self.pin.element();
+            let snapshot = self.core.snapshot();
+            if self.pin.element() == element {
+                return self.core.read_with(&snapshot, element, start, into);
+            }
+        }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.core.unpin(self.element);
+        if self.core.committer.shared.pins.unpin(&self.pin) {
+            self.core.wake_upkeep();
+        }
     }
 }
 
 impl Core {
-    fn unpin(&self, element: u64) {
-        if self.committer.shared.pins.unpin(element) {
-            self.wake_upkeep();
-        }
-    }
-
-    /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a deletion that saw no pin is seen here.
-    fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<ElementInfo>> {
-        if !self.committer.shared.pins.pin(id) {
+    /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a change that saw no pin is seen here.
+    fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<(Pinned, ElementInfo)>> {
+        let Some(pin) = Pinned::new(self, id) else {
             std::thread::yield_now();
             return Ok(None);
-        }
-        let found = namespace::lookup(&self.committer.meta.snapshot(), view, key, version);
-        match found {
-            Ok(element) if element.id == id => Ok(Some(element)),
-            other => {
-                self.unpin(id);
-                other.map(|_| None)
-            }
-        }
+        };
+        let element = namespace::lookup(&self.snapshot(), view, key, version)?;
+        Ok((element.id == id).then_some((pin, element)))
     }
 
     /// An element's bytes from `start` on as `rows` show them, into zeroed memory: holes are left alone. The caller is inside the guard.
-    fn read_with(&self, rows: &dyn Rows, element: u64, start: u64, into: &mut [u8]) -> Result<()> {
+    pub(super) fn read_with(&self, rows: &dyn Rows, element: u64, start: u64, into: &mut [u8]) -> Result<()> {
         let stop = start + into.len() as u64;
         for run in content::clipped_runs(rows, element, start, stop, usize::MAX)? {
             let row = content::extent(rows, run.extent)?.ok_or_else(|| Error::Damaged(format!("extent {} has no row", run.extent)))?;
