@@ -1,4 +1,5 @@
-//! `element_store._core`: Python classes over the element store, and nothing else. `element_store/__init__.py` is their only user.
+//! `element_store._core`: Python classes over the element store and its native faces, and nothing else. One facade uses each of them:
+//! `element_store/__init__.py`, `element_store/testing.py`, `protocols/fuse/__init__.py`.
 
 use pyo3::prelude::*;
 
@@ -8,6 +9,7 @@ mod chunks;
 mod content;
 mod errors;
 mod memory;
+mod mount;
 mod pool;
 mod shared;
 mod staged;
@@ -26,6 +28,7 @@ pub static ALLOCATOR_CONF: &[u8] = b"background_thread:true,dirty_decay_ms:5000,
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<memory::MemoryDevices>()?;
+    module.add_class::<mount::FuseMount>()?;
     module.add_class::<content::Content>()?;
     module.add_class::<chunks::Chunks>()?;
     module.add_class::<staged::Staged>()
