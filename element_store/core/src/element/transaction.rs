@@ -1,9 +1,11 @@
 //! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
 
 use super::Rows;
+use super::files::check_name;
 use super::keys;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow, VersionRow};
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, VersionRow};
 use crate::error::{Error, Result};
+use crate::filesystem::news::{Hub, News, Origin};
 use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
 use std::collections::{HashMap, HashSet};
@@ -169,6 +171,7 @@ pub struct Shared {
     pub pins: Pins,
     pub opens: Opens,
     pub epoch: AtomicU64,
+    pub news: Hub,
 }
 
 /// Payload bytes of the open journal record and where they will lie.
@@ -205,6 +208,10 @@ pub struct Transaction<'a> {
     dying: Vec<u64>,
     /// Change of live payload bytes, by segment.
     live: HashMap<u64, i64>,
+    /// In whose name it changes what it changes.
+    pub origin: Origin,
+    /// `None`: nobody listens.
+    news: Option<Vec<News>>,
 }
 
 /// What the store must know of a transaction that went through.
@@ -212,6 +219,8 @@ pub struct Transaction<'a> {
 pub struct Effects {
     pub live: HashMap<u64, i64>,
     dying: Vec<u64>,
+    origin: Origin,
+    news: Vec<News>,
 }
 
 impl Effects {
@@ -220,6 +229,7 @@ impl Effects {
         if !self.dying.is_empty() {
             shared.pins.buried(&self.dying);
         }
+        shared.news.tell(self.origin, &self.news);
     }
 }
 
@@ -234,6 +244,8 @@ impl<'a> Transaction<'a> {
             now_ns,
             dying: Vec::new(),
             live: HashMap::new(),
+            origin: 0,
+            news: shared.news.is_heard().then(Vec::new),
         }
     }
 
@@ -250,6 +262,8 @@ impl<'a> Transaction<'a> {
             Effects {
                 live: self.live,
                 dying: self.dying,
+                origin: self.origin,
+                news: self.news.unwrap_or_default(),
             },
         ))
     }
@@ -309,7 +323,43 @@ impl<'a> Transaction<'a> {
     }
 
     pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        match key.first() {
+            Some(&keys::ELEMENT) => self.note(|| News::Attributes(keys::id_of(key))),
+            Some(&keys::ENTRY) => self.note_entry(keys::id_of(key), &key[9..]),
+            _ => {}
+        }
         self.rows.delete(key)
+    }
+
+    fn note(&mut self, news: impl FnOnce() -> News) {
+        if let Some(noted) = &mut self.news {
+            let one = news();
+            if !noted.contains(&one) {
+                noted.push(one);
+            }
+        }
+    }
+
+    /// Names that files cannot have are no news to them.
+    fn note_entry(&mut self, parent: u64, spelled: &[u8]) {
+        let name = spelled.strip_suffix(b"/").unwrap_or(spelled);
+        if check_name(name).is_ok() {
+            self.note(|| News::Entry(parent, name.to_vec()));
+        }
+    }
+
+    /// What nobody can have seen before is no news.
+    fn note_element(&mut self, id: u64, row: &ElementRow) -> Result<()> {
+        if self.news.is_none() {
+            return Ok(());
+        }
+        let Some(old) = self.rows.get(&keys::element(id))? else {
+            return Ok(());
+        };
+        let old = ElementRow::decode(&old)?;
+        let is_content = row.kind == Kind::File && (old.content_version, old.size) != (row.content_version, row.size);
+        self.note(|| if is_content { News::Content(id) } else { News::Attributes(id) });
+        Ok(())
     }
 
     pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<usize> {
@@ -334,11 +384,13 @@ impl<'a> Transaction<'a> {
 
     pub fn put_element(&mut self, id: u64, mut row: ElementRow) -> Result<()> {
         row.born = self.epoch();
+        self.note_element(id, &row)?;
         self.put(keys::element(id), row.encode())
     }
 
     pub fn put_entry(&mut self, parent: u64, name: &[u8], mut row: EntryRow) -> Result<()> {
         row.born = self.epoch();
+        self.note_entry(parent, name);
         self.put(keys::entry(parent, name), row.encode())
     }
 

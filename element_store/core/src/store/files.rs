@@ -13,7 +13,7 @@ use crate::element::{Rows, directory, file_names, files, keys};
 use crate::error::Error;
 use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
-    TRANSFER_BYTES_MAX, XattrMode,
+    TRANSFER_BYTES_MAX, XattrMode, news,
 };
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -55,7 +55,12 @@ type Work<T> = Box<dyn FnOnce(&mut Transaction) -> crate::error::Result<T> + Sen
 
 impl Core {
     fn commit<T: Send + 'static>(&self, payload: usize, rows: usize, work: Work<T>) -> crate::error::Result<T> {
-        wait(|done| self.committer.submit(payload, rows, done, work))
+        let origin = news::speaker();
+        let spoken = move |tx: &mut Transaction| {
+            tx.origin = origin;
+            work(tx)
+        };
+        wait(|done| self.committer.submit(payload, rows, done, spoken))
     }
 
     /// Changes content, after parting with its readers if need be; `work` makes the change anew for each attempt.
@@ -389,5 +394,9 @@ impl FileSystem for Store {
             free_bytes: space.free_bytes,
             elements: 0,
         })
+    }
+
+    fn subscribe(&self) -> Option<Arc<news::Listener>> {
+        Some(self.core.committer.shared.news.subscribe())
     }
 }

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::device::memory::MemoryDevice;
 use crate::device::random::{Seeded, from_seed};
 use crate::element::invariants;
+use crate::filesystem::judge::mirror::Mirror;
 use crate::filesystem::judge::{FakeClock, Judge, Side};
 use crate::filesystem::model::Model;
 use crate::meta::lsm::LsmSettings;
@@ -121,10 +122,14 @@ fn judged(seed: u64, steps: usize) {
     let model = Model::new(1 << 40, world.clock.clock());
     let mut judge = Judge::with_clock(seed, world.clock.clone());
     let mut random = Seeded::new(seed);
+    let mut mirror = Mirror::new(world.store.as_ref()).unwrap();
     for step in 0..steps {
         world.make_room();
         let verdict = judge.step(&model, world.store.as_ref());
         verdict.unwrap_or_else(|wrong| panic!("seed {seed}, step {step}: {wrong}"));
+        mirror
+            .hear(world.store.as_ref())
+            .unwrap_or_else(|wrong| panic!("seed {seed}, step {step}: {wrong}"));
         match random.below(200) {
             lot @ 0..5 => world.background(lot),
             5 => {
@@ -134,9 +139,13 @@ fn judged(seed: u64, steps: usize) {
                 judge
                     .compare(&model, world.store.as_ref())
                     .unwrap_or_else(|wrong| panic!("seed {seed}, step {step}: {wrong}"));
+                mirror = Mirror::new(world.store.as_ref()).unwrap();
             }
             6 => {
                 world.check();
+                mirror
+                    .compare(world.store.as_ref())
+                    .unwrap_or_else(|wrong| panic!("seed {seed}, step {step}: {wrong}"));
                 judge
                     .compare(&model, world.store.as_ref())
                     .unwrap_or_else(|wrong| panic!("seed {seed}, step {step}: {wrong}"));
