@@ -65,6 +65,11 @@ impl Model {
         }
     }
 
+    /// As `subscribe`, with another bound for the news that wait.
+    pub fn subscribe_bounded(&self, news_max: usize) -> Arc<news::Listener> {
+        self.news.subscribe_bounded(news_max)
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
