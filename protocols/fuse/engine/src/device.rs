@@ -27,6 +27,15 @@ impl Device {
         asked.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
 
+    /// Returns when the mount is gone.
+    pub fn wait_gone(&self) {
+        while self.connected() {
+            let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+            // A signal ends a wait early.
+            let _ = rustix::event::poll(&mut fds, None);
+        }
+    }
+
     /// The next request's bytes; `None` when the mount is gone.
     pub fn request(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         loop {

@@ -125,6 +125,11 @@ impl Mount {
         &self.path
     }
 
+    /// Returns when it was unmounted, by whomever; `end` is still to be called.
+    pub fn wait_unmounted(&self) {
+        self.device.wait_gone();
+    }
+
     /// Where other faces say what they changed.
     pub fn invalidations(&self) -> Invalidations {
         self.invalidations.clone()
