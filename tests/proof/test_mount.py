@@ -118,7 +118,8 @@ def test_a_killed_daemon_loses_nothing_that_was_synced(mounted: Daemon, mountpoi
 
 
 def test_a_killed_daemon_loses_only_the_last_second_and_in_order(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
-    bucket, made = mountpoint / BUCKET, []
+    bucket = mountpoint / BUCKET
+    made: list[float] = []
     stop = time.monotonic() + 3
     while time.monotonic() < stop:
         (bucket / f"{len(made):06}").write_bytes(b"%06d" % len(made))
