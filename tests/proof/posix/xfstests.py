@@ -74,13 +74,19 @@ done
 if [ -n "${bound:-}" ]; then mount -i -o "remount,bind,$joined" "$directory"; fi
 """
 
+# The suite knows the filesystem by the type without its subtype.
+DF = """#!/bin/bash
+set -o pipefail
+/usr/bin/df "$@" | sed 's/fuse[.]trefoil/fuse        /'
+"""
+
 INSIDE = """set -e
 mount --make-rprivate /
 mount -t overlay -o lowerdir=@WORK@/sbin:/usr/sbin overlay /usr/sbin
 mount --bind @WORK@/passwd /etc/passwd
 mount --bind @WORK@/group /etc/group
 cd @SUITE@
-export HOST_OPTIONS=@WORK@/local.config RESULT_BASE=@WORK@/results
+export PATH=/usr/sbin:$PATH HOST_OPTIONS=@WORK@/local.config RESULT_BASE=@WORK@/results
 set +e
 ./check "$@"
 umount @WORK@/mnt/test @WORK@/mnt/scratch 2>/dev/null
@@ -139,10 +145,11 @@ def _prepare(suite: Path, work: Path, server: Path) -> None:
     users = "".join(f"{user}::/:/bin/bash\n" for user in USERS)
     (work / "passwd").write_text(Path("/etc/passwd").read_text() + users)
     (work / "group").write_text(Path("/etc/group").read_text() + "".join(f"{user.rpartition(':')[0]}:\n" for user in USERS))
-    for name, text in (("sbin/mount.fuse.trefoil", HELPER), ("inside", INSIDE), ("local.config", CONFIG)):
+    for name, text in (("sbin/mount.fuse.trefoil", HELPER), ("sbin/df", DF), ("inside", INSIDE), ("local.config", CONFIG)):
         text = text.replace("@WORK@", str(work.resolve())).replace("@SERVER@", str(server)).replace("@SUITE@", str(suite))
         (work / name).write_text(text)
-    (work / "sbin/mount.fuse.trefoil").chmod(0o755)
+    for program in (work / "sbin").iterdir():
+        program.chmod(0o755)
 
 
 def read(results: Path, said: str) -> Run:
