@@ -9,7 +9,7 @@ use super::rows::{ElementRow, Etag};
 use super::transaction::Transaction;
 use super::{Rows, keys};
 use crate::error::{Error, Result};
-use crate::filesystem::{Allocation, Errno, FILE_BYTES_MAX, Node, Seek};
+use crate::filesystem::{Allocation, CAPABILITY, Errno, FILE_BYTES_MAX, Node, Seek};
 
 /// Runs that one transaction cuts away.
 pub const CUT_RUNS_MAX: usize = 1024;
@@ -22,6 +22,7 @@ pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut Elemen
     }
     (row.etag, row.composite) = (Etag::Version, false);
     row.digests.clear();
+    row.attributes.xattrs.remove(CAPABILITY);
     // An id never returns, so no ETag of a change that a crash took back is given again.
     row.content_version = tx.new_id().max(row.content_version + 1);
     (row.modified_ns, row.changed_ns) = (tx.now_ns, tx.now_ns);

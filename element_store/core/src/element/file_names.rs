@@ -10,6 +10,7 @@ use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
 use super::{Rows, directory, keys, path, versions};
 use crate::error::{Error, Result};
+use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
 
 /// The view root of a directory, and the key that a name in it has.
@@ -104,7 +105,14 @@ impl OwnedNew {
     }
 }
 
-fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owner: Owner) -> Result<ElementRow> {
+/// What is asked for. The umask counts where the directory has no default ACL.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    pub bits: u32,
+    pub umask: u32,
+}
+
+fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: Mode, owner: Owner) -> Result<ElementRow> {
     let (kind, detail) = match new {
         New::Directory => (Kind::Directory, Vec::new()),
         New::File => (Kind::File, Vec::new()),
@@ -118,8 +126,16 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owne
         New::BlockDevice(number) => (Kind::BlockDevice, number.to_le_bytes().to_vec()),
     };
     let inherits = parent.attributes.mode & SET_GID != 0;
+    let default = parent.attributes.xattrs.get(acl::DEFAULT).filter(|_| kind != Kind::Symlink);
+    let birth = Birth::new(
+        default.map(Vec::as_slice),
+        mode.bits & MODE_BITS,
+        mode.umask,
+        kind == Kind::Directory,
+    );
     let mut attributes = Attributes {
-        mode: mode & MODE_BITS,
+        mode: birth.mode,
+        xattrs: birth.lists.into_iter().map(|(name, list)| (name.to_owned(), list)).collect(),
         uid: owner.uid,
         gid: if inherits { parent.attributes.gid } else { owner.gid },
         ..Attributes::default()
@@ -136,7 +152,7 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owne
 }
 
 /// Raises EEXIST, EPERM in ROOT, where views are made otherwise.
-pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: u32, owner: Owner) -> Result<Node> {
+pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: Mode, owner: Owner) -> Result<Node> {
     check_name(name)?;
     let above = growing_row(tx, parent)?;
     if find(tx, parent, name)?.is_some() {
@@ -164,7 +180,7 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
 }
 
 /// A file without a name, which the caller has open.
-pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: u32, owner: Owner) -> Result<Node> {
+pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: Mode, owner: Owner) -> Result<Node> {
     let above = growing_row(tx, parent)?;
     if parent == ROOT {
         return fail(Errno::PERM);

@@ -8,7 +8,8 @@ use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
 use super::{Rows, keys, path};
 use crate::error::{Error, Result};
-use crate::filesystem::{Changes, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, Time, Type, XattrMode};
+use crate::filesystem::acl;
+use crate::filesystem::{CAPABILITY, Changes, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, Time, Type, XattrMode};
 
 const SET_UID: u32 = 0o4000;
 pub(super) const SET_GID: u32 = 0o2000;
@@ -168,7 +169,15 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         Time::At(at) => at,
     };
     let attributes = &mut row.attributes;
-    attributes.mode = changes.mode.map_or(attributes.mode, |mode| mode & MODE_BITS);
+    if let Some(mode) = changes.mode {
+        attributes.mode = mode & MODE_BITS;
+        if let Some(list) = attributes.xattrs.get_mut(acl::ACCESS) {
+            *list = acl::after_chmod(list, mode);
+        }
+    }
+    if changes.size.or(changes.uid.map(u64::from)).or(changes.gid.map(u64::from)).is_some() {
+        attributes.xattrs.remove(CAPABILITY);
+    }
     attributes.uid = changes.uid.unwrap_or(attributes.uid);
     attributes.gid = changes.gid.unwrap_or(attributes.gid);
     row.accessed_ns = changes.accessed.map_or(row.accessed_ns, time);
@@ -203,8 +212,19 @@ pub fn set_xattr(tx: &mut Transaction, inode: u64, name: &str, value: Option<&[u
         (XattrMode::Replace, Some(_)) | (_, None) if !there => return fail(Errno::NODATA),
         _ => {}
     }
+    let value = match value {
+        Some(value) => match acl::set(name, value, row.kind == Kind::Directory).map_err(Error::File)? {
+            Some(setting) => {
+                let mode = &mut row.attributes.mode;
+                *mode = setting.mode.map_or(*mode, |bits| *mode & !0o777 | bits);
+                setting.kept
+            }
+            None => Some(value.to_vec()),
+        },
+        None => None,
+    };
     match value {
-        Some(value) => row.attributes.xattrs.insert(name.to_owned(), value.to_vec()),
+        Some(value) => row.attributes.xattrs.insert(name.to_owned(), value),
         None => row.attributes.xattrs.remove(name),
     };
     row.attributes.check().map_err(|_| Error::File(Errno::NOSPC))?;

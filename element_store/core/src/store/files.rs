@@ -125,6 +125,18 @@ impl Store {
         self.core.commit(0, CHANGE_BYTES, Box::new(work)).map_err(errno)
     }
 
+    fn make_unnamed(&self, directory: Inode, mode: file_names::Mode, owner: Owner) -> Result<Node> {
+        let inode = self.core.staged_id().map_err(errno)?;
+        let opens = &self.core.committer.shared.opens;
+        opens.open(inode);
+        let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
+        match made {
+            Ok(_) => opens.outlive(inode),
+            Err(_) => drop(opens.close(inode)),
+        }
+        made
+    }
+
     fn row(&self, inode: Inode) -> Result<ElementRow> {
         self.see(|rows| files::row(rows, inode))
     }
@@ -226,6 +238,14 @@ impl FileSystem for Store {
     }
 
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
+        self.create_masked(directory, Some(name), new, mode, 0, owner)
+    }
+
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let mode = file_names::Mode { bits: mode, umask };
+        let Some(name) = name else {
+            return self.make_unnamed(directory, mode, owner);
+        };
         if directory == ROOT {
             text(name)?;
         }
@@ -234,15 +254,7 @@ impl FileSystem for Store {
     }
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
-        let inode = self.core.staged_id().map_err(errno)?;
-        let opens = &self.core.committer.shared.opens;
-        opens.open(inode);
-        let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
-        match made {
-            Ok(_) => opens.outlive(inode),
-            Err(_) => drop(opens.close(inode)),
-        }
-        made
+        self.create_masked(directory, None, New::File, mode, 0, owner)
     }
 
     fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {

@@ -152,7 +152,7 @@ impl Judge {
             let name = operation::Name(name.to_vec());
             let (new, owner) = (operation::Make::Directory, Owner { uid: 0, gid: 0 });
             self.tick();
-            self.act(both, &Operation::Create(Id::ROOT, name, new, 0o755, owner))?;
+            self.act(both, &Operation::Create(Id::ROOT, name, new, operation::Mode(0o755, 0), owner))?;
         }
         Ok(())
     }
