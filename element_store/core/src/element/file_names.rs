@@ -176,7 +176,7 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
         directory::enter(tx, parent, name, inode, kind)?;
         inode
     };
-    node(tx, inode, &self::row(tx, inode)?)
+    Ok(node(inode, &self::row(tx, inode)?))
 }
 
 /// A file without a name, which the caller has open.
@@ -187,7 +187,7 @@ pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: Mode,
     }
     let mut row = new_row(tx, &above, &New::File, mode, owner)?;
     (row.links, row.parent) = (0, view_of(tx, parent)?);
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     tx.put(keys::orphan(inode), Vec::new())?;
     Ok(node)
@@ -230,7 +230,7 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
     row.links += 1;
     row.changed_ns = tx.now_ns;
     directory::enter(tx, parent, name, inode, row.kind)?;
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }

@@ -2,8 +2,7 @@
 //!
 //! One function, one transaction. Invariant: a directory in which files changed something is no longer implied by keys.
 
-use super::content;
-use super::file_content::changed_content;
+use super::file_content::{changed_content, resize};
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
 use super::{Rows, keys, path};
@@ -82,16 +81,12 @@ fn kind_of(row: &ElementRow) -> Type {
     }
 }
 
-pub fn node(rows: &dyn Rows, inode: u64, row: &ElementRow) -> Result<Node> {
+pub fn node(inode: u64, row: &ElementRow) -> Node {
     let allocated = match row.kind {
-        Kind::File if row.sparse => content::runs(rows, inode, 0, u64::MAX, usize::MAX)?
-            .iter()
-            .map(|run| u64::from(run.length))
-            .sum(),
-        Kind::File => row.size,
+        Kind::File => row.size.saturating_sub(row.holes),
         _ => 0,
     };
-    Ok(Node {
+    Node {
         inode,
         kind: kind_of(row),
         mode: row.attributes.mode & MODE_BITS,
@@ -105,7 +100,7 @@ pub fn node(rows: &dyn Rows, inode: u64, row: &ElementRow) -> Result<Node> {
         changed_ns: row.changed_ns,
         created_ns: row.created_ns,
         version: row.content_version,
-    })
+    }
 }
 
 /// What a name leads to, and how the directory spells it: a directory hides an object of its name.
@@ -121,7 +116,7 @@ pub(super) fn find(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Optio
 pub fn lookup(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Node> {
     check_name(name)?;
     match find(rows, directory, name)? {
-        Some((inode, _)) => node(rows, inode, &path::element(rows, inode)?),
+        Some((inode, _)) => Ok(node(inode, &path::element(rows, inode)?)),
         None => directory_row(rows, directory).and_then(|_| fail(Errno::NOENT)),
     }
 }
@@ -157,8 +152,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         }
         if size != row.size {
             changed_content(tx, inode, &mut row)?;
-            row.sparse |= size > row.size;
-            row.size = size;
+            resize(tx, inode, &mut row, size);
         } else {
             row.content_version += 1;
         }
@@ -193,7 +187,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         row.changed_ns = tx.now_ns;
     }
     row.implicit = false;
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }

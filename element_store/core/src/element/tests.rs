@@ -140,7 +140,7 @@ fn rows_read_back_as_written() {
         born: 3,
         kind: Kind::File,
         implicit: false,
-        sparse: true,
+        holes: 70_000,
         links: 1,
         size: u64::MAX,
         content_version: 2,

@@ -117,7 +117,7 @@ pub enum Replace {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocation {
-    /// Later writes there will not lack space for their metadata; the bytes read as zeros.
+    /// What has no room now is refused with ENOSPC; whether room is kept until it is written is each filesystem's own. The bytes read as zeros.
     Reserve { keep_size: bool },
     /// FALLOC_FL_PUNCH_HOLE, which keeps the size.
     Punch,

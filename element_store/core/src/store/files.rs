@@ -146,7 +146,7 @@ impl Store {
             return Err(Errno::INVAL);
         }
         if bytes.is_empty() {
-            return self.see(|rows| files::file_row(rows, inode).and_then(|row| files::node(rows, inode, &row)));
+            return self.see(|rows| files::file_row(rows, inode).map(|row| files::node(inode, &row)));
         }
         let mut staging = self.stage();
         let staged = staging.write(bytes).and_then(|()| staging.finish_lazy()).map_err(errno)?;
@@ -209,12 +209,12 @@ impl FileSystem for Store {
         self.see(|rows| {
             let row = files::growing_row(rows, directory)?;
             let parent = if directory == ROOT { ROOT } else { row.parent };
-            files::node(rows, parent, &files::row(rows, parent)?)
+            Ok(files::node(parent, &files::row(rows, parent)?))
         })
     }
 
     fn stat(&self, inode: Inode) -> Result<Node> {
-        self.see(|rows| files::node(rows, inode, &files::row(rows, inode)?))
+        self.see(|rows| Ok(files::node(inode, &files::row(rows, inode)?)))
     }
 
     fn change(&self, inode: Inode, changes: &Changes) -> Result<Node> {
@@ -341,6 +341,10 @@ impl FileSystem for Store {
             return Err(Errno::INVAL);
         }
         self.see(|rows| files::file_row(rows, inode))?;
+        // Nothing is set aside: content moves when it changes. What could not be written even now is refused now.
+        if how != Allocation::Punch && length > self.statistics()?.free_bytes {
+            return Err(Errno::NOSPC);
+        }
         if !matches!(how, Allocation::Reserve { .. }) {
             self.punch(inode, offset, end)?;
         }
@@ -387,7 +391,7 @@ impl FileSystem for Store {
                     entries.push(Entry {
                         name: name.to_vec(),
                         cookie,
-                        node: files::node(rows, entry.element, &row)?,
+                        node: files::node(entry.element, &row),
                     });
                 }
             }

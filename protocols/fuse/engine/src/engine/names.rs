@@ -30,8 +30,8 @@ impl Engine {
     }
 
     pub(super) fn mknod(&self, call: &mut Call) -> Result<Answer> {
-        let (mode, device) = (call.body.u32()?, u64::from(call.body.u32()?));
-        call.body.skip(8)?;
+        let (mode, device, umask) = (call.body.u32()?, u64::from(call.body.u32()?), call.body.u32()?);
+        call.body.skip(4)?;
         let new = match mode & FORMAT {
             0 | 0o100_000 => New::File,
             0o010_000 => New::Fifo,
@@ -40,13 +40,12 @@ impl Engine {
             0o140_000 => New::Socket,
             _ => return Err(Errno::INVAL),
         };
-        self.make(call, new, mode)
+        self.make(call, new, mode, umask)
     }
 
     pub(super) fn mkdir(&self, call: &mut Call) -> Result<Answer> {
-        let mode = call.body.u32()?;
-        call.body.skip(4)?;
-        self.make(call, New::Directory, mode)
+        let (mode, umask) = (call.body.u32()?, call.body.u32()?);
+        self.make(call, New::Directory, mode, umask)
     }
 
     pub(super) fn symlink(&self, call: &mut Call) -> Result<Answer> {
@@ -56,9 +55,10 @@ impl Engine {
         Ok(self.entry(call, &node))
     }
 
-    fn make(&self, call: &mut Call, new: New<'_>, mode: u32) -> Result<Answer> {
+    fn make(&self, call: &mut Call, new: New<'_>, mode: u32, umask: u32) -> Result<Answer> {
         let name = call.body.name()?;
-        let node = self.fs.create(call.inode, name, new, mode & PERMISSIONS, call.owner())?;
+        let (mode, owner) = (mode & PERMISSIONS, call.owner());
+        let node = self.fs.create_masked(call.inode, Some(name), new, mode, umask, owner)?;
         Ok(self.entry(call, &node))
     }
 
