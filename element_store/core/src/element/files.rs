@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::filesystem::acl;
 use crate::filesystem::{CAPABILITY, Changes, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, Time, Type, XattrMode};
 
+/// Accesses after a noted one that are not noted.
+const ACCESS_NS_MAX: i64 = 24 * 3600 * 1_000_000_000;
 const SET_UID: u32 = 0o4000;
 pub(super) const SET_GID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
@@ -139,6 +141,25 @@ pub(super) fn strip(row: &mut ElementRow) {
             *mode &= !SET_GID;
         }
     }
+}
+
+/// As `relatime`: an access is noted if the last one noted is no later than the last change, or older than a day.
+pub fn is_access_due(row: &ElementRow, now_ns: i64) -> bool {
+    let noted = row.accessed_ns;
+    noted <= row.modified_ns || noted <= row.changed_ns || now_ns.saturating_sub(noted) >= ACCESS_NS_MAX
+}
+
+/// Whoever is faster notes it; what is gone needs no note.
+pub fn note_access(tx: &mut Transaction, inode: u64) -> Result<()> {
+    let Some(bytes) = tx.get(&keys::element(inode))? else {
+        return Ok(());
+    };
+    let mut row = ElementRow::decode(&bytes)?;
+    if is_access_due(&row, tx.now_ns) {
+        row.accessed_ns = tx.now_ns;
+        tx.put_element(inode, row)?;
+    }
+    Ok(())
 }
 
 /// All but a smaller size, of which `resize` does a part at a time.

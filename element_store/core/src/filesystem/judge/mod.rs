@@ -132,6 +132,11 @@ impl Judge {
             .map_err(|reason| self.explain(&format!("comparing both trees: {reason}")))
     }
 
+    /// Somebody else read whatever there is: times of access may differ.
+    pub fn note_all_accesses(&mut self) {
+        self.pairs.note_all_accesses();
+    }
+
     /// Closes on the sides named whatever the judge holds open. After a side crashed name only the other; before a side is closed, both.
     pub fn close_all(&mut self, sides: &[(Side, &dyn FileSystem)]) {
         for id in std::mem::take(&mut self.opens) {
