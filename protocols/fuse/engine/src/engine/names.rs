@@ -1,6 +1,6 @@
 //! Operations on a directory's entries.
 
-use trefoil_core::filesystem::{Errno, NAME_BYTES_MAX, New, Node, Replace, Result};
+use trefoil_core::filesystem::{Errno, Inode, NAME_BYTES_MAX, New, Node, Replace, Result, Type};
 
 use super::{Answer, Call, Engine};
 use crate::wire::operation;
@@ -70,11 +70,17 @@ impl Engine {
     }
 
     pub(super) fn unlink(&self, call: &mut Call) -> Result<Answer> {
-        self.fs.unlink(call.inode, call.body.name()?).map(|()| Answer::Payload)
+        let name = call.body.name()?;
+        let node = self.last_named(call.inode, name);
+        self.fs.unlink(call.inode, name)?;
+        Ok(self.took(node))
     }
 
     pub(super) fn rmdir(&self, call: &mut Call) -> Result<Answer> {
-        self.fs.remove_directory(call.inode, call.body.name()?).map(|()| Answer::Payload)
+        let name = call.body.name()?;
+        let node = self.last_named(call.inode, name);
+        self.fs.remove_directory(call.inode, name)?;
+        Ok(self.took(node))
     }
 
     pub(super) fn rename(&self, call: &mut Call) -> Result<Answer> {
@@ -94,8 +100,26 @@ impl Engine {
         if from.len().max(to.len()) > NAME_BYTES_MAX {
             return Err(Errno::NAMETOOLONG);
         }
+        let node = if replace == Replace::Yes {
+            self.last_named(directory, to)
+        } else {
+            None
+        };
         self.fs.rename((call.inode, from), (directory, to), replace)?;
-        Ok(Answer::Payload)
+        Ok(self.took(node))
+    }
+
+    /// What has no other name.
+    fn last_named(&self, directory: Inode, name: &[u8]) -> Option<Node> {
+        let node = self.fs.lookup(directory, name).ok()?;
+        (node.links == 1 || node.kind == Type::Directory).then_some(node)
+    }
+
+    fn took(&self, node: Option<Node>) -> Answer {
+        if let Some(node) = node {
+            self.known.unnamed(node);
+        }
+        Answer::Payload
     }
 
     fn entry(&self, call: &mut Call, node: &Node) -> Answer {
