@@ -23,7 +23,7 @@ DEVICES = 3
 DEVICE_BYTES = 3 << 30
 REASON_LINES = 4
 FULL_SECONDS_MAX = 6 * 3600.0
-USERS = ("fsgqa:x:7001:7001", "fsgqa2:x:7002:7002", "123456-fsgqa:x:7003:7003")
+USERS = ("fsgqa:*:7001:7001", "fsgqa2:*:7002:7002", "123456-fsgqa:*:7003:7003")
 RESULT = re.compile(r"^(\w+/\d+)\s")
 
 HELPER = """#!/bin/bash
@@ -44,7 +44,8 @@ while [ $# -gt 0 ]; do
             ro) options+=(--read-only) flags+=(ro) ;;
             nosuid) options+=(--no-set-id) flags+=(nosuid) ;;
             nodev) options+=(--no-devices) flags+=(nodev) ;;
-            rw | suid | dev | noexec | exec | noatime | atime | nodiratime | diratime | relatime | norelatime | strictatime | sync | async | dirsync)
+            noatime) options+=(--no-access-times) flags+=(noatime) bound=1 ;;
+            rw | suid | dev | noexec | exec | atime | nodiratime | diratime | relatime | norelatime | strictatime | sync | async | dirsync)
                 flags+=("$option") bound=1 ;;
             defaults | allow_other | default_permissions | "") ;;
             context=*) ;;

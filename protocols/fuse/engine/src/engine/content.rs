@@ -12,6 +12,7 @@ use crate::wire::{hint, opened, operation};
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
 const O_DSYNC: u32 = 0o10_000;
+const O_NOATIME: u32 = 0o1_000_000;
 /// `fallocate(2)`
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
@@ -112,9 +113,13 @@ impl Engine {
     pub(super) fn read(&self, call: &mut Call) -> Result<Answer> {
         call.body.skip(8)?;
         let (offset, length) = (call.body.u64()?, call.body.u32()? as usize);
-        self.fs
-            .read(call.inode, offset, length.min(TRANSFER_BYTES_MAX))
-            .map(Answer::Content)
+        call.body.skip(4 + 8)?;
+        let flags = call.body.u32()?;
+        let bytes = self.fs.read(call.inode, offset, length.min(TRANSFER_BYTES_MAX))?;
+        if flags & O_NOATIME == 0 && self.notes_accesses() && self.known.first_read(call.inode) {
+            self.fs.note_access(call.inode);
+        }
+        Ok(Answer::Content(bytes))
     }
 
     /// With O_APPEND the kernel has chosen the offset. It leaves O_DSYNC to us.

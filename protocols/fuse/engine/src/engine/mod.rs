@@ -131,7 +131,7 @@ impl Engine {
             operation::GETATTR => self.getattr(call),
             operation::STATX => self.statx(call),
             operation::SETATTR => self.setattr(call),
-            operation::READLINK => self.fs.read_link(call.inode).map(Answer::Content),
+            operation::READLINK => self.readlink(call),
             operation::SYMLINK => self.symlink(call),
             operation::MKNOD => self.mknod(call),
             operation::MKDIR => self.mkdir(call),
@@ -165,6 +165,10 @@ impl Engine {
             // The kernel remembers this answer and does without: ACCESS is then its own, as BMAP and POLL.
             _ => Err(Errno::NOSYS),
         }
+    }
+
+    fn notes_accesses(&self) -> bool {
+        self.options.access_times && !self.options.read_only
     }
 
     fn forget(&self, call: &mut Call) -> Result<Answer> {
