@@ -180,7 +180,7 @@ pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: u32, 
 /// The last one who had it open is gone.
 pub fn forget(tx: &mut Transaction, inode: u64) -> Result<()> {
     let orphan = keys::orphan(inode);
-    if tx.is_open(inode) || tx.get(&orphan)?.is_none() {
+    if tx.get(&orphan)?.is_none() || !tx.claim_unopened(inode) {
         return Ok(());
     }
     tx.delete(&orphan)?;

@@ -400,7 +400,7 @@ pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<
     } else {
         row.links.saturating_sub(1)
     };
-    if links > 0 || tx.is_open(id) {
+    if links > 0 || !tx.claim_unopened(id) {
         if links == 0 {
             tx.put(keys::orphan(id), Vec::new())?;
         }

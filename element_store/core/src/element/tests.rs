@@ -26,6 +26,7 @@ impl World {
             pins: Pins::default(),
             opens: Default::default(),
             epoch: AtomicU64::new(1),
+            news: Default::default(),
         };
         let world = Self { meta, shared };
         world.change(namespace::create_root);

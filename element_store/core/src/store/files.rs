@@ -14,7 +14,7 @@ use crate::element::{Rows, directory, file_names, files, keys};
 use crate::error::Error;
 use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
-    TRANSFER_BYTES_MAX, XattrMode,
+    TRANSFER_BYTES_MAX, XattrMode, news,
 };
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -61,7 +61,12 @@ impl Core {
 
     /// `flush`: for what it names in segments.
     fn commit_with<T: Send + 'static>(&self, flush: Option<Flush>, payload: usize, rows: usize, work: Work<T>) -> crate::error::Result<T> {
-        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, work))
+        let origin = news::speaker();
+        let spoken = move |tx: &mut Transaction| {
+            tx.origin = origin;
+            work(tx)
+        };
+        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, spoken))
     }
 
     /// Changes content, after parting with its readers if need be; `work` makes the change anew for each attempt.
@@ -230,10 +235,12 @@ impl FileSystem for Store {
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
         let inode = self.core.staged_id().map_err(errno)?;
-        self.core.committer.shared.opens.open(inode);
+        let opens = &self.core.committer.shared.opens;
+        opens.open(inode);
         let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
-        if made.is_err() {
-            self.core.committer.shared.opens.close(inode);
+        match made {
+            Ok(_) => opens.outlive(inode),
+            Err(_) => drop(opens.close(inode)),
         }
         made
     }
@@ -283,9 +290,7 @@ impl FileSystem for Store {
     }
 
     fn close(&self, inode: Inode) {
-        let was_last = self.core.committer.shared.opens.close(inode);
-        let is_orphan = || self.core.snapshot().get(&keys::orphan(inode)).is_ok_and(|row| row.is_some());
-        if was_last && is_orphan() {
+        if self.core.committer.shared.opens.close(inode) {
             // If that fails, the next start does it.
             self.core
                 .committer
@@ -406,5 +411,9 @@ impl FileSystem for Store {
             free_bytes: space.free_bytes,
             elements: 0,
         })
+    }
+
+    fn subscribe(&self) -> Option<Arc<news::Listener>> {
+        Some(self.core.committer.shared.news.subscribe())
     }
 }
