@@ -48,6 +48,9 @@ class AdminClient:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._request("POST", path, body)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._request("PATCH", path, body)
+
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
 

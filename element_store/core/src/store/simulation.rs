@@ -127,6 +127,7 @@ impl World {
         Terms {
             condition: None,
             versioning: self.versioning(),
+            ..Terms::default()
         }
     }
 
