@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
+use trefoil_core::filesystem::{FileSystem, Strict};
 use trefoil_fuse::{Mount, MountError, Options};
 
 #[pyclass(frozen, module = "element_store._core")]
@@ -23,9 +24,10 @@ fn refused(error: &MountError) -> Failure {
 #[pymethods]
 impl FuseMount {
     #[staticmethod]
-    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool) -> PyResult<Py<PyAny>> {
+    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, strict: bool) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
-        let files = shared.store()?;
+        let files: Arc<dyn FileSystem> = shared.store()?;
+        let files = if strict { Arc::new(Strict(files)) } else { files };
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
             let options = Options {
