@@ -15,6 +15,7 @@ from element_store.types import (
     Condition,
     Deletion,
     Element,
+    Naming,
     Page,
     Part,
     PoolStatus,
@@ -103,6 +104,7 @@ class Store:
         expected: Mapping[str, bytes] | None,
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def stage(self, digests: Collection[str], /) -> Staged: ...
@@ -115,6 +117,7 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def open_content(self, view: str, key: bytes, version: int | None, /) -> Future[Content]: ...
@@ -137,6 +140,7 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def digest(self, source: Content, start: int, stop: int, digests: Collection[str], /) -> Future[dict[str, bytes]]: ...
@@ -177,6 +181,7 @@ class Store:
         composite: bool,
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def abort_upload(self, view: str, key: bytes, upload_id: str, /) -> Future[None]: ...

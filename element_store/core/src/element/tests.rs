@@ -141,6 +141,7 @@ fn rows_read_back_as_written() {
         kind: Kind::File,
         implicit: false,
         sparse: true,
+        aside: true,
         links: 1,
         size: u64::MAX,
         content_version: 2,
