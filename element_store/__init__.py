@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from element_store import _core, interface
+from element_store.files import FileSystem
 from element_store.interface import SMALL_BYTES_MAX, Buffer, ElementStore
 from element_store.types import (
     Attributes,
@@ -55,6 +56,7 @@ __all__ = [
     "DigestMismatch",
     "Element",
     "ElementStore",
+    "FileSystem",
     "Invalid",
     "Kind",
     "LimitExceeded",
@@ -194,6 +196,10 @@ class Store:
         are missing than the code makes up for, which writes them off. Raises Refused.
         """
         return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
+
+    def files(self) -> FileSystem:
+        """The same namespace as files; usable from any thread until the store is closed."""
+        return self._core.files()
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
@@ -410,3 +416,4 @@ def _staged(staged: interface.Staged) -> _core.Staged:
 
 
 _: type[ElementStore] = Store
+__: type[FileSystem] = _core.Files

@@ -95,6 +95,9 @@ class S3Section(TlsSection):
 class FileSection(Section):
     mount: Path | None = Field(None, description="Directory on which all buckets are mounted as files, by FUSE. Empty: nowhere.")
     read_only: bool = Field(False, description="Mount for reading only.")
+    engine: Literal["native", "pyfuse3"] = Field(
+        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, several times slower."
+    )
 
 
 class AdminSection(TlsSection):
