@@ -197,9 +197,9 @@ class Store:
         """
         return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
 
-    def files(self) -> FileSystem:
-        """The same namespace as files; usable from any thread until the store is closed."""
-        return self._core.files()
+    def files(self, *, strict: bool = False) -> FileSystem:
+        """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
+        return self._core.files(strict)
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:

@@ -115,6 +115,7 @@ class FuseMount:
         directory: Path,
         root: int,
         read_only: bool,
+        strict: bool,
         allow_other: bool | None,
         set_id: bool | None,
         devices: bool | None,
@@ -140,7 +141,7 @@ class Store:
     def detach(self) -> None:
         """Settles the last futures and takes the completion queue from the event loop. Idempotent."""
 
-    def files(self) -> Files: ...
+    def files(self, strict: bool, /) -> Files: ...
     def create_view(self, name: str, attributes: Attributes, /) -> Future[View]: ...
     def set_view_attributes(self, name: str, attributes: Attributes, /) -> Future[View]: ...
     def delete_view(self, name: str, /) -> Future[None]: ...

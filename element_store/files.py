@@ -4,7 +4,8 @@ Calls block, for microseconds where they find what they need in memory and for a
 may call. Inodes are element ids: they never change and never return. Names are bytes; a name of more than 255 is ENAMETOOLONG.
 
 Errors are OSError with the errno that POSIX gives (`element_store/core/src/filesystem/mod.rs` lists them): ESTALE for an inode that is not there
-any more, ENOENT for a name, EIO for a store that is closed. No call checks a permission.
+any more, ENOENT for a name, EIO for a store that is closed. No call checks a permission. A change is seen at once and durable with the next `sync`,
+or within a second.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ MOUNTS_MAX = 64
 SWITCHES: Mapping[str, Mapping[str, Any]] = {
     "ro": {"read_only": True},
     "rw": {"read_only": False},
+    "sync": {"strict": True},
+    "async": {"strict": False},
     "allow_other": {"allow_other": True},
     "suid": {"set_id": True},
     "nosuid": {"set_id": False},
@@ -48,7 +50,7 @@ class Mounts:
 
     def options(self, view: str | None = None, engine: str | None = None, read_only: bool = False, words: Sequence[str] = ()) -> Options:
         """Raises Invalid for an engine or a word that there is not."""
-        options = Options(engine=Engine(self._settings.engine), view=view, read_only=read_only)
+        options = Options(engine=Engine(self._settings.engine), view=view, read_only=read_only, strict=self._settings.strict)
         if engine is not None:
             if engine not in list(Engine):
                 raise Invalid(f"there is no engine {engine}: {' or '.join(Engine)}")

@@ -32,6 +32,8 @@ class Options:
     view: str | None = None
     """The bucket that is the mount's root; all of them are below it without."""
     read_only: bool = False
+    strict: bool = False
+    """Changes are durable when they return."""
     allow_other: bool | None = None
     """Other users than the one who mounts. Permissions are checked by the kernel always."""
     set_id: bool | None = None
@@ -76,7 +78,7 @@ class Mount:
 
 
 async def _native(store: Store, path: Path, root: int, options: Options) -> _Session:
-    wanted = (options.read_only, options.allow_other, options.set_id, options.devices)
+    wanted = (options.read_only, options.strict, options.allow_other, options.set_id, options.devices)
     return await _core.FuseMount.start(store._core, path, root, *wanted)
 
 
@@ -89,7 +91,7 @@ async def _pyfuse3(store: Store, path: Path, root: int, options: Options) -> _Se
     is_root = os.geteuid() == 0
     allow_other, set_id, devices = (is_root if wish is None else wish for wish in (options.allow_other, options.set_id, options.devices))
     wanted = session.Options(root, options.read_only, allow_other, set_id, devices)
-    return _Aside(await asyncio.to_thread(session.Session, store.files(), path, wanted))
+    return _Aside(await asyncio.to_thread(session.Session, store.files(strict=options.strict), path, wanted))
 
 
 def _missing(error: ImportError) -> str:

@@ -33,7 +33,9 @@ def mount(
     ] = None,
     options: Annotated[
         str,
-        typer.Option("--options", "-o", help="As mount(8) has them: ro, rw, allow_other, suid, nosuid, dev, nodev.", show_default=False),
+        typer.Option(
+            "--options", "-o", help="As mount(8) has them: ro, rw, sync, async, allow_other, suid, nosuid, dev, nodev.", show_default=False
+        ),
     ] = "",
     json_output: Json = False,
     state: State = None,

@@ -43,4 +43,10 @@ async def unmount(daemon: CurrentDaemon, path: str) -> None:
 
 def _shown(mount: Mount) -> dict[str, Any]:
     options = mount.options
-    return {"path": str(mount.path), "view": options.view, "engine": str(options.engine), "read_only": options.read_only}
+    return {
+        "path": str(mount.path),
+        "view": options.view,
+        "engine": str(options.engine),
+        "read_only": options.read_only,
+        "strict": options.strict,
+    }

@@ -9,7 +9,9 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use std::ffi::c_int;
 use std::io;
 use std::sync::Arc;
-use trefoil_core::filesystem::{self, Allocation, Changes, Errno, FileSystem, Inode, New, Owner, Replace, Seek, Time, Type, XattrMode};
+use trefoil_core::filesystem::{
+    self, Allocation, Changes, Errno, FileSystem, Inode, New, Owner, Replace, Seek, Strict, Time, Type, XattrMode,
+};
 
 /// `S_IFMT` and what it holds.
 const FORMAT: u32 = 0o170_000;
@@ -38,6 +40,7 @@ const XATTR_REPLACE: u32 = 2;
 #[pyclass(frozen, module = "element_store._core")]
 pub struct Files {
     shared: Arc<Shared>,
+    strict: bool,
 }
 
 /// An error number on its way to Python.
@@ -59,14 +62,17 @@ impl From<Failed> for PyErr {
 }
 
 impl Files {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    /// `strict`: changes are durable when they return.
+    pub fn new(shared: Arc<Shared>, strict: bool) -> Self {
+        Self { shared, strict }
     }
 
     /// The call may wait for devices: the interpreter goes on meanwhile.
     fn call<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&dyn FileSystem) -> filesystem::Result<T> + Send) -> PyResult<T> {
         let store = self.shared.store().map_err(|_| Failed(Errno::IO))?;
-        py.detach(|| work(&*store)).map_err(|errno| Failed(errno).into())
+        let strict = self.strict;
+        py.detach(|| if strict { work(&Strict(store)) } else { work(&*store) })
+            .map_err(|errno| Failed(errno).into())
     }
 
     fn node<'py>(

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
-use trefoil_core::filesystem::Inode;
+use trefoil_core::filesystem::{FileSystem, Inode, Strict};
 use trefoil_fuse::{Mount, MountError, Options};
 
 #[pyclass(frozen, module = "element_store._core")]
@@ -25,19 +25,20 @@ fn refused(error: &MountError) -> Failure {
 impl FuseMount {
     /// `root`: the directory that is mounted. What is None is as root, or any other user, usually wants it.
     #[staticmethod]
-    #[expect(clippy::too_many_arguments, reason = "they are those of the facade")]
     fn start(
         py: Python<'_>,
         store: &Store,
         directory: PathBuf,
         root: Inode,
         read_only: bool,
+        strict: bool,
         allow_other: Option<bool>,
         set_id: Option<bool>,
         devices: Option<bool>,
     ) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
-        let files = shared.store()?;
+        let files: Arc<dyn FileSystem> = shared.store()?;
+        let files = if strict { Arc::new(Strict(files)) } else { files };
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
             let usual = Options::default();

@@ -192,8 +192,8 @@ impl Store {
     }
 
     /// The same namespace as files.
-    fn files(&self) -> Files {
-        Files::new(self.shared.clone())
+    fn files(&self, strict: bool) -> Files {
+        Files::new(self.shared.clone(), strict)
     }
 
     // Views
