@@ -49,19 +49,19 @@ class _Session(Protocol):
 class Mount:
     """Mounted on a directory. To be ended before the store is closed."""
 
-    __slots__ = ("_number", "_session", "options", "path")
+    __slots__ = ("_mounted", "_session", "options", "path")
 
     def __init__(self, session: _Session, path: Path, options: Options) -> None:
         """For `start` only."""
         self._session = session
-        self._number = kernel.mounted(path)
+        self._mounted = kernel.mounted(path)
         self.path = path
         self.options = options
 
     @property
     def is_mounted(self) -> bool:
         """Not any more if somebody else unmounted it; it is to be ended all the same."""
-        return self._number is not None and kernel.mounted(self.path) == self._number
+        return self._mounted is not None and kernel.mounted(self.path) == self._mounted
 
     @classmethod
     async def start(cls, store: Store, path: Path, options: Options | None = None) -> Mount:

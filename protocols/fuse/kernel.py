@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 BUSY_SECONDS_MAX = 0.5
 """How long a busy mount may become idle before its connection is cut."""
@@ -25,19 +26,24 @@ READ_AHEAD_KIB = 1024
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Number = tuple[int, int]
-"""Major and minor of a mount's `st_dev`."""
+
+class Mounted(NamedTuple):
+    """A line of `mountinfo`. The kernel gives each of the two numbers to another mount later, hardly both to one of the same kind."""
+
+    number: int
+    device: str
+    """Of `st_dev`: MAJOR:MINOR."""
+    kind: str
 
 
-def mounted(path: Path) -> Number | None:
+def mounted(path: Path) -> Mounted | None:
     """What is mounted there last; nobody is asked."""
     found = None
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
         for line in lines:
             fields = line.split(" ")
             if _unescaped(fields[4]) == str(path):
-                major, _, minor = fields[2].partition(":")
-                found = int(major), int(minor)
+                found = Mounted(int(fields[0]), fields[2], fields[fields.index("-") + 1])
     return found
 
 
@@ -50,10 +56,10 @@ def clear_dead(path: Path) -> None:
             _fusermount("-u", "-z", "-q", path=path)
 
 
-def unmount(path: Path, number: Number) -> None:
+def unmount(path: Path, ours: Mounted) -> None:
     """Takes the mount away whether or not somebody uses it. What else may be mounted there by now is not touched."""
     until = time.monotonic() + BUSY_SECONDS_MAX
-    while mounted(path) == number:
+    while mounted(path) == ours:
         failed = _umount(path, UMOUNT_NOFOLLOW)
         if failed == errno.EPERM and _fusermount("-u", "-q", path=path):
             return
@@ -62,17 +68,19 @@ def unmount(path: Path, number: Number) -> None:
         if failed == errno.EPERM or time.monotonic() > until:
             break
         time.sleep(BUSY_STEP_SECONDS)
-    if mounted(path) != number:
+    if mounted(path) != ours:
         return
     _write_back(path)
-    if _umount(path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 and mounted(path) == number:
+    # FORCE cuts the connection and then finds the mount as busy as before; DETACH takes it out of the tree.
+    _umount(path, MNT_FORCE | UMOUNT_NOFOLLOW)
+    if _umount(path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 and mounted(path) == ours:
         _fusermount("-u", "-z", "-q", path=path)
 
 
-def read_ahead(number: Number) -> None:
+def read_ahead(ours: Mounted) -> None:
     """128 KiB at most unless it is told here, which root may; a matter of speed alone."""
     with contextlib.suppress(OSError):
-        Path(f"/sys/class/bdi/{number[0]}:{number[1]}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
+        Path(f"/sys/class/bdi/{ours.device}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
 
 
 def _umount(path: Path, flags: int) -> int:

@@ -77,7 +77,8 @@ def fstab(arguments: Sequence[str] | None = None) -> None:
         ours = [word for word in words if word not in FSTAB_ONLY and not word.startswith((*FSTAB_NAMED, "x-", "comment="))]
         if not is_fake:
             view = None if source in (ALL, "none", "trefoil") else source
-            state = Path(named["state"]) if "state" in named else None
+            directory_of_daemon = named.get("state") or os.environ.get("TREFOIL_STATE")
+            state = Path(directory_of_daemon) if directory_of_daemon else None
             _mount(Path(directory), state, None, view=view, engine=named.get("engine"), read_only=False, options=ours)
     except UserError as error:
         print_error(error, as_json=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -55,7 +56,7 @@ class _Quiet(logging.Filter):
     """pyfuse3 logs every answer that nobody waits for any more, because its caller was killed, as an error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return os.strerror(2) not in record.getMessage()
+        return not record.getMessage().endswith(_GONE)
 
 
 class Session:
@@ -72,7 +73,7 @@ class Session:
         self._started = threading.Event()
         self._failure: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._number: kernel.Number | None = None
+        self._mounted: kernel.Mounted | None = None
         self._operations: Operations | None = None
         self._is_closed = False
         with Session._guard:
@@ -102,8 +103,8 @@ class Session:
 
     def end(self) -> None:
         """Unmounts; what programs still have open there fails with ENOTCONN from now on. Raises Refused if requests are stuck in the store."""
-        if self._number is not None:
-            kernel.unmount(self.path, self._number)
+        if self._mounted is not None and self.is_alive:
+            kernel.unmount(self.path, self._mounted)
         if self._loop is not None and self.is_alive:
             # RuntimeError: it has just ended by itself.
             with contextlib.suppress(RuntimeError):
@@ -147,9 +148,9 @@ class Session:
             self._failure = f"{self.path} cannot be mounted: libfuse refuses ({error}); its own sentence is on standard error"
             return None
         self._operations = operations
-        self._number = kernel.mounted(self.path)
-        if self._number is not None:
-            kernel.read_ahead(self._number)
+        self._mounted = kernel.mounted(self.path)
+        if self._mounted is not None:
+            kernel.read_ahead(self._mounted)
         return operations
 
     def _serve(self, operations: Operations) -> None:
@@ -168,6 +169,7 @@ class Session:
 
 
 _QUIET = _Quiet()
+_GONE = tuple(os.strerror(number) for number in (errno.ENOENT, errno.ENODEV, errno.ENOTCONN))
 
 
 def _point(files: FileSystem, path: Path, options: Options) -> Path:
@@ -180,7 +182,7 @@ def _point(files: FileSystem, path: Path, options: Options) -> Path:
     try:
         found = path.resolve(strict=True)
         if not found.is_dir():
-            raise NotADirectoryError(20, os.strerror(20))
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         with open("/dev/fuse", "rb+", buffering=0):  # noqa: PTH123
             return found
     except OSError as error:

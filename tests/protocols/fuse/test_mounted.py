@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocols.fuse.conftest import NOBODY, VIEW, Rig, user
+from tests.protocols.fuse.conftest import NOBODY, Rig, user
 from tests.protocols.fuse.limits import LIMITS, Limit
+from tests.protocols.fuse.server import VIEW
 from tests.protocols.fuse.syscalls import (
     FALLOC_COLLAPSE_RANGE,
     RENAME_EXCHANGE,
