@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from element_store import _core, interface
+from element_store.files import FileSystem
 from element_store.interface import NAMING, SMALL_BYTES_MAX, Buffer, ElementStore
 from element_store.types import (
     Attributes,
@@ -58,6 +59,7 @@ __all__ = [
     "Element",
     "ElementStore",
     "Findings",
+    "FileSystem",
     "Invalid",
     "Kind",
     "LimitExceeded",
@@ -198,6 +200,10 @@ class Store:
         are missing than the code makes up for, which writes them off. Raises Refused.
         """
         return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
+
+    def files(self, *, strict: bool = False) -> FileSystem:
+        """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
+        return self._core.files(strict)
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
@@ -421,3 +427,4 @@ def _staged(staged: interface.Staged) -> _core.Staged:
 
 
 _: type[ElementStore] = Store
+__: type[FileSystem] = _core.Files

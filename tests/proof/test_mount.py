@@ -33,9 +33,10 @@ def mountpoint(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def mounted(tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> Iterator[Daemon]:
-    daemon = Daemon(trefoil(devices, tmp_path / "state", env={"TREFOIL_FILE__MOUNT": str(mountpoint)}), tmp_path / "daemon.log")
+@pytest.fixture(params=["native", "pyfuse3"])
+def mounted(request: pytest.FixtureRequest, tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> Iterator[Daemon]:
+    env = {"TREFOIL_FILE__MOUNT": str(mountpoint), "TREFOIL_FILE__ENGINE": request.param}
+    daemon = Daemon(trefoil(devices, tmp_path / "state", env=env), tmp_path / "daemon.log")
     daemon.start()
     yield daemon
     try:

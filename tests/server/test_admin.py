@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from element_store.types import Damaged
 from protocols.auth import Authenticator
 from server.admin import create_admin
-from server.config import Settings
+from server.config import FileSection, Settings
 from server.daemon import Daemon, Phase
+from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
 from tests.model.store import ModelStore
@@ -25,7 +26,16 @@ async def running(tmp_path: Path) -> Daemon:
     collector = StoreCollector(store)
     registry = CollectorRegistry()
     registry.register(collector)
-    daemon = Daemon(Settings(state=tmp_path), StateDirectory(tmp_path), store, Authenticator(store), registry, collector, Phase.READY)
+    daemon = Daemon(
+        Settings(state=tmp_path),
+        StateDirectory(tmp_path),
+        store,
+        Authenticator(store),
+        registry,
+        collector,
+        Mounts(store, FileSection()),
+        Phase.READY,
+    )
     await daemon.accounts.ensure_root("ROOTKEY", "root-secret")
     return daemon
 

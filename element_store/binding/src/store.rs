@@ -6,6 +6,7 @@ use crate::bridge::{Attached, Bridge};
 use crate::chunks::PIECE_BYTES;
 use crate::content::Content;
 use crate::errors::{Failure, raise};
+use crate::files::Files;
 use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -188,6 +189,11 @@ impl Store {
 
     fn detach(&self, py: Python<'_>) -> PyResult<()> {
         self.shared.bridge.0.detach(py)
+    }
+
+    /// The same namespace as files.
+    fn files(&self, strict: bool) -> Files {
+        Files::new(self.shared.clone(), strict)
     }
 
     // Views
