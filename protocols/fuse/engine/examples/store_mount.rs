@@ -12,7 +12,8 @@ use trefoil_core::filesystem::{FileSystem, New, Owner, ROOT};
 use trefoil_core::store::{OpenOptions, Store};
 use trefoil_fuse::{Locks, Mount, Options};
 
-const USAGE: &str = "usage: store_mount [--until-unmounted] [--name NAME] [--read-only] [--no-set-id] [--no-devices] DIRECTORY STATE DEVICE...";
+const USAGE: &str =
+    "usage: store_mount [--until-unmounted] [--name NAME] [--read-only] [--no-set-id] [--no-devices] DIRECTORY STATE DEVICE...";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options {
