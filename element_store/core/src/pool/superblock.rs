@@ -291,9 +291,9 @@ mod tests {
         assert!(matches!(identify(&old, &torn), Identity::Member(superblock) if superblock.generation == 6));
         assert_eq!(identify(&torn, &torn), Identity::Damaged);
         let mut newer = new.clone();
-        newer[8] = 3;
+        newer[8] = VERSION as u8 + 1;
         reseal(&mut newer);
-        assert_eq!(identify(&old, &newer), Identity::OtherFormat(3));
+        assert_eq!(identify(&old, &newer), Identity::OtherFormat(VERSION + 1));
         assert_eq!(identify(&[0; SLOT], &[0; SLOT]), Identity::Empty);
         assert_eq!(identify(&[0; SLOT], &[8; SLOT]), Identity::Foreign);
         assert_eq!(identify_bytes(b"short"), Identity::Foreign);
