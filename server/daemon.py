@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from element_store.interface import ElementStore
 from protocols.auth import Authenticator
 from server.config import Settings
+from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
 
@@ -30,6 +31,7 @@ class Daemon:
     """The gateway's own: its caches must see every change of a key."""
     registry: CollectorRegistry
     collector: StoreCollector
+    mounts: Mounts
     phase: Phase = Phase.STARTING
     started: float = field(default_factory=time.monotonic)
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,10 @@ def mountpoint(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def mounted(tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> Iterator[Daemon]:
-    daemon = Daemon(trefoil(devices, tmp_path / "state", env={"TREFOIL_FILE__MOUNT": str(mountpoint)}), tmp_path / "daemon.log")
+@pytest.fixture(params=["native", "pyfuse3"])
+def mounted(request: pytest.FixtureRequest, tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> Iterator[Daemon]:
+    env = {"TREFOIL_FILE__MOUNT": str(mountpoint), "TREFOIL_FILE__ENGINE": request.param}
+    daemon = Daemon(trefoil(devices, tmp_path / "state", env=env), tmp_path / "daemon.log")
     daemon.start()
     yield daemon
     try:
@@ -51,6 +53,18 @@ def s3(mounted: Daemon) -> Iterator[S3Client]:
     with S3Client(mounted.spec.endpoint, BUCKET) as client:
         client.create_bucket()
         yield client
+
+
+def holds(path: Path, content: bytes) -> bool:
+    return path.read_bytes() == content
+
+
+def has_size(path: Path, size: int) -> bool:
+    return path.stat().st_size == size
+
+
+def is_gone(path: Path) -> bool:
+    return not path.exists()
 
 
 def keys(s3: S3Client) -> dict[str, int]:
@@ -93,17 +107,17 @@ def test_what_s3_changes_the_mount_shows_at_once(mountpoint: Path, s3: S3Client)
     for number in range(200):
         old, new = b"%d" % number * 500, b"%d" % (number + 1) * 700
         s3.put("a/cached", old)
-        waits.append(seconds_until(lambda old=old: (bucket / "a/cached").read_bytes() == old))
+        waits.append(seconds_until(partial(holds, bucket / "a/cached", old)))
         fresh = bucket / f"a/fresh-{number}"
         assert not fresh.exists()
         assert (bucket / "a/cached").stat().st_size == len(old)
         s3.put("a/cached", new)
-        waits.append(seconds_until(lambda new=new: (bucket / "a/cached").stat().st_size == len(new)))
+        waits.append(seconds_until(partial(has_size, bucket / "a/cached", len(new))))
         assert (bucket / "a/cached").read_bytes() == new
         s3.put(f"a/fresh-{number}", b"x")
         waits.append(seconds_until(fresh.exists))
         s3.delete(f"a/fresh-{number}")
-        waits.append(seconds_until(lambda fresh=fresh: not fresh.exists()))
+        waits.append(seconds_until(partial(is_gone, fresh)))
     waits.sort()
     print(f"after the answer of S3 it took {waits[len(waits) // 2] * 1e3:.2f} ms (median), {waits[-1] * 1e3:.2f} ms (longest)")
 

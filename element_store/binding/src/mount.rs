@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
-use trefoil_core::filesystem::{FileSystem, Strict};
+use trefoil_core::filesystem::{FileSystem, Inode, Strict};
 use trefoil_fuse::{Mount, MountError, Options};
 
 #[pyclass(frozen, module = "element_store._core")]
@@ -23,16 +23,32 @@ fn refused(error: &MountError) -> Failure {
 
 #[pymethods]
 impl FuseMount {
+    /// `root`: the directory that is mounted. What is None is as root, or any other user, usually wants it.
     #[staticmethod]
-    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, strict: bool) -> PyResult<Py<PyAny>> {
+    fn start(
+        py: Python<'_>,
+        store: &Store,
+        directory: PathBuf,
+        root: Inode,
+        read_only: bool,
+        strict: bool,
+        allow_other: Option<bool>,
+        set_id: Option<bool>,
+        devices: Option<bool>,
+    ) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
         let files: Arc<dyn FileSystem> = shared.store()?;
         let files = if strict { Arc::new(Strict(files)) } else { files };
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
+            let usual = Options::default();
             let options = Options {
+                root,
                 read_only,
-                ..Options::default()
+                allow_other: allow_other.unwrap_or(usual.allow_other),
+                set_id: set_id.unwrap_or(usual.set_id),
+                devices: devices.unwrap_or(usual.devices),
+                ..usual
             };
             match Mount::start(files, &directory, options) {
                 Ok(mount) => ticket.finish(move |py| {

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.proof.posix import fsstress, fsx, pjdfstest, xfstests
 from tests.proof.posix.verdict import Verdict
+from tests.proof.posix.xfstests_explained import EXPLAINED
 
 PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress", "xfstests": "ltp/fsstress"}
 
@@ -40,7 +41,7 @@ def _xfstests(options: argparse.Namespace) -> Verdict:
     except FileExistsError as error:
         sys.exit(str(error))
     for name, reason in sorted(done.failed.items()):
-        print(f"failed {name}: {xfstests.EXPLAINED.get(name, reason)}")
+        print(f"failed {name}: {EXPLAINED.get(name, reason)}")
     print(f"{len(done.not_run)} not run")
     return verdict
 
@@ -62,7 +63,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--suite", choices=sorted(PROGRAMS), required=True)
     parser.add_argument("--path", type=Path, required=True, help="where the suite is built")
     parser.add_argument("--mount", type=Path, help="of all but xfstests, which mounts by itself")
-    parser.add_argument("--work", type=Path, help="of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves")
+    parser.add_argument(
+        "--work", type=Path, help="of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves"
+    )
     parser.add_argument("--server", type=Path, help="of xfstests: the engine's example store_mount")
     parser.add_argument("tests", nargs="*", help="of xfstests: its own arguments; all of generic/quick without them")
     parser.add_argument("--jobs", type=int, default=2, help="files of pjdfstest at once")

@@ -54,6 +54,8 @@ pub struct ElementRow {
     pub kind: Kind,
     /// A directory made on the way to a key: it vanishes with its last entry.
     pub implicit: bool,
+    /// A directory to which no path of files leads.
+    pub aside: bool,
     /// Bytes of the content that no mapping covers.
     pub holes: u64,
     /// Names and versions that lead here; of a directory 2, and one for each directory in it.
@@ -280,6 +282,7 @@ impl ElementRow {
             born: 0,
             kind,
             implicit: false,
+            aside: false,
             holes: 0,
             links: if kind == Kind::Directory { 2 } else { 1 },
             size: 0,
@@ -314,7 +317,11 @@ impl ElementRow {
         let mut writer = begin(self.born);
         writer
             .u8(self.kind.code())
-            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1 | u8::from(self.version != 0) << 2 | u8::from(self.holes != 0) << 4)
+            .u8(u8::from(self.implicit)
+                | u8::from(self.composite) << 1
+                | u8::from(self.version != 0) << 2
+                | u8::from(self.aside) << 3
+                | u8::from(self.holes != 0) << 4)
             .varint(u64::from(self.links));
         writer.varint(self.size).varint(self.content_version);
         writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
@@ -340,6 +347,7 @@ impl ElementRow {
             kind,
             implicit: flags & 1 != 0,
             composite: flags & 2 != 0,
+            aside: flags & 8 != 0,
             links: narrow(reader.varint()?)?,
             size: reader.varint()?,
             content_version: reader.varint()?,

@@ -140,6 +140,7 @@ fn rows_read_back_as_written() {
         born: 3,
         kind: Kind::File,
         implicit: false,
+        aside: true,
         holes: 70_000,
         links: 1,
         size: u64::MAX,

@@ -10,7 +10,7 @@ use crate::element::file_content::{self, CUT_RUNS_MAX, PINNED, Place};
 use crate::element::namespace::SHARED_RUNS_MAX;
 use crate::element::rows::ElementRow;
 use crate::element::transaction::Transaction;
-use crate::element::{Rows, directory, file_names, files, keys};
+use crate::element::{Rows, file_names, files, keys, metadata};
 use crate::error::Error;
 use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
@@ -24,8 +24,8 @@ const LOCKS: usize = 64;
 const CHANGE_BYTES: usize = 96 * 1024;
 /// A run that is cut or shared, with the extent that it gives back.
 const RUN_BYTES: usize = 512;
-/// Entries that one look at a directory decodes.
-const LIST_ROWS: usize = 1024;
+/// Orphans that one look finds.
+const ORPHAN_ROWS: usize = 1024;
 
 /// Who changes content, and who parts with readers.
 pub(super) struct ContentLocks([RwLock<()>; LOCKS]);
@@ -182,7 +182,7 @@ impl Store {
     pub(super) fn forget_orphans(&self) -> crate::error::Result<()> {
         let (from, to) = keys::table(keys::ORPHAN);
         loop {
-            let orphans = self.core.snapshot().get_range(&from, &to, LIST_ROWS, false)?;
+            let orphans = self.core.snapshot().get_range(&from, &to, ORPHAN_ROWS, false)?;
             if orphans.is_empty() {
                 return Ok(());
             }
@@ -386,6 +386,7 @@ impl FileSystem for Store {
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
+<<<<<<< HEAD
         self.see(|rows| {
             files::directory_row(rows, directory)?;
             let (mut entries, mut after) = (Vec::new(), cookie);
@@ -407,11 +408,21 @@ impl FileSystem for Store {
             }
             Ok(entries)
         })
+=======
+        let (row, entries) = self.see(|rows| Ok((files::directory_row(rows, directory)?, files::list(rows, directory, cookie, limit)?)))?;
+        self.note_access(directory, &row);
+        Ok(entries)
+>>>>>>> origin/main
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
-        let row = self.row(inode)?;
-        row.attributes.xattrs.get(&text(name)?).cloned().ok_or(Errno::NODATA)
+        let (row, name) = (self.row(inode)?, text(name)?);
+        row.attributes
+            .xattrs
+            .get(&name)
+            .filter(|_| metadata::is_shown(&name))
+            .cloned()
+            .ok_or(Errno::NODATA)
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
@@ -421,7 +432,8 @@ impl FileSystem for Store {
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>> {
         let row = self.row(inode)?;
-        Ok(row.attributes.xattrs.into_keys().map(String::into_bytes).collect())
+        let names = row.attributes.xattrs.into_keys().filter(|name| metadata::is_shown(name));
+        Ok(names.map(String::into_bytes).collect())
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {

@@ -129,6 +129,7 @@ impl World {
         Terms {
             condition: None,
             versioning: self.versioning(),
+            ..Terms::default()
         }
     }
 
