@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.proof.posix.verdict import Verdict
 from tests.proof.posix.xfstests_explained import EXPLAINED
 
+POOLS = ("pool-one", "pool-two")
+"""Names that no output of a test holds, as the suite replaces them there."""
 DEVICES = 3
 DEVICE_BYTES = 3 << 30
 REASON_LINES = 4
@@ -90,15 +92,15 @@ cd @SUITE@
 export PATH=/usr/sbin:$PATH HOST_OPTIONS=@WORK@/local.config RESULT_BASE=@WORK@/results
 set +e
 ./check "$@"
-umount @WORK@/mnt/test @WORK@/mnt/scratch 2>/dev/null
+umount @WORK@/mnt/one @WORK@/mnt/two 2>/dev/null
 # What served them closes its store.
-for pool in test scratch; do flock -w 60 @WORK@/$pool/lock true; done
+for pool in pool-one pool-two; do flock -w 60 @WORK@/$pool/lock true; done
 """
 
-CONFIG = """export TEST_DEV=test
-export TEST_DIR=@WORK@/mnt/test
-export SCRATCH_DEV=scratch
-export SCRATCH_MNT=@WORK@/mnt/scratch
+CONFIG = """export TEST_DEV=pool-one
+export TEST_DIR=@WORK@/mnt/one
+export SCRATCH_DEV=pool-two
+export SCRATCH_MNT=@WORK@/mnt/two
 export FSTYP=fuse
 export FUSE_SUBTYP=.trefoil
 export MOUNT_OPTIONS="-o allow_other,default_permissions"
@@ -135,8 +137,8 @@ def _prepare(suite: Path, work: Path, server: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise FileExistsError(f"{work} is not empty")
-    for pool in ("test", "scratch"):
-        (work / "mnt" / pool).mkdir(parents=True)
+    for pool in POOLS:
+        (work / "mnt" / pool.removeprefix("pool-")).mkdir(parents=True)
         (work / pool).mkdir()
         for number in range(DEVICES):
             with (work / pool / f"device-{number}").open("wb") as device:

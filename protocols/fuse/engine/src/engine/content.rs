@@ -9,6 +9,8 @@ use super::{Answer, Call, Engine};
 use crate::wire::{hint, opened, operation};
 
 /// `open(2)`, as all architectures that we build for have them.
+const O_ACCMODE: u32 = 3;
+const O_WRONLY: u32 = 1;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
 const O_DSYNC: u32 = 0o10_000;
@@ -29,6 +31,10 @@ impl Engine {
         let (flags, hints) = (call.body.u32()?, call.body.u32()?);
         let strip = hints & hint::OPEN_KILL_SUIDGID != 0;
         let (_, keep) = self.opened(self.fs.open(call.inode)?, flags & O_TRUNC != 0, strip)?;
+        // What the kernel has all of is read without asking.
+        if keep && flags & O_ACCMODE != O_WRONLY && flags & O_NOATIME == 0 && self.notes_accesses() {
+            self.fs.note_access(call.inode);
+        }
         self.open_out(call, keep);
         Ok(Answer::Payload)
     }
