@@ -386,33 +386,10 @@ impl FileSystem for Store {
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-<<<<<<< HEAD
         self.see(|rows| {
             files::directory_row(rows, directory)?;
-            let (mut entries, mut after) = (Vec::new(), cookie);
-            while entries.len() < limit {
-                let found = directory::list(rows, directory, after, LIST_ROWS.min(limit - entries.len()))?;
-                let Some((last, ..)) = found.last() else { break };
-                after = *last;
-                for (cookie, spelled, entry) in found {
-                    let Some(name) = files::shown_name(rows, directory, &spelled)? else {
-                        continue;
-                    };
-                    let row = files::row(rows, entry.element)?;
-                    entries.push(Entry {
-                        name: name.to_vec(),
-                        cookie,
-                        node: files::node(entry.element, &row),
-                    });
-                }
-            }
-            Ok(entries)
+            files::list(rows, directory, cookie, limit)
         })
-=======
-        let (row, entries) = self.see(|rows| Ok((files::directory_row(rows, directory)?, files::list(rows, directory, cookie, limit)?)))?;
-        self.note_access(directory, &row);
-        Ok(entries)
->>>>>>> origin/main
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {

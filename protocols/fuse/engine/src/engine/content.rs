@@ -1,6 +1,7 @@
 //! Open files and their bytes.
 //!
-//! A file handle is nothing but its inode: the store counts opens, and keeps content until the last one is closed.
+//! A file handle is nothing but its inode, and a number for those who hold locks by it: the store counts opens, and keeps content until the last one is
+//! closed.
 
 use trefoil_core::filesystem::{Allocation, Changes, Errno, New, Node, Result, Seek, TRANSFER_BYTES_MAX, Type};
 
@@ -106,7 +107,7 @@ impl Engine {
     pub(super) fn release(&self, call: &mut Call) -> Result<Answer> {
         self.close(call.inode);
         if self.options.locks.is_some() {
-            self.release_flock(call)?;
+            self.end_locks(call)?;
         }
         Ok(Answer::Payload)
     }
@@ -210,6 +211,7 @@ impl Engine {
     /// `struct fuse_open_out`. Only locks have something to hear when one of an open file's descriptors is closed.
     fn open_out(&self, call: &mut Call, keep: bool) {
         let quiet = if self.options.locks.is_none() { opened::NOFLUSH } else { 0 };
-        call.out.u64(0).u32(quiet | if keep { opened::KEEP_CACHE } else { 0 }).u32(0);
+        let handle = if self.options.locks.is_some() { self.holders.handle() } else { 0 };
+        call.out.u64(handle).u32(quiet | if keep { opened::KEEP_CACHE } else { 0 }).u32(0);
     }
 }

@@ -22,6 +22,7 @@ use trefoil_core::filesystem::news::Origin;
 use trefoil_core::filesystem::{Errno, FileSystem, Inode, Owner, ROOT, Result};
 
 use crate::device::{Device, Ticket};
+use crate::holders::Holders;
 use crate::invalidations::{Freshness, Invalidations};
 use crate::known::Known;
 use crate::options::{Options, Timeouts};
@@ -70,6 +71,7 @@ pub struct Engine {
     invalidations: Invalidations,
     syncs: Syncs,
     waits: Arc<Waits>,
+    holders: Holders,
 }
 
 impl Engine {
@@ -90,6 +92,7 @@ impl Engine {
             invalidations,
             syncs,
             waits: Arc::default(),
+            holders: Holders::default(),
         }
     }
 
