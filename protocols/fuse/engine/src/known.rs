@@ -23,6 +23,8 @@ struct Held {
     lookups: u64,
     /// Nobody read it since it was opened or written last.
     unread: bool,
+    /// The kernel was told of set-id bits.
+    set_id: bool,
     /// What it was when this mount took its last name: whoever still holds it without having it open may ask.
     gone: Option<Box<Node>>,
 }
@@ -87,6 +89,19 @@ impl Known {
             held.whole &= held.seen == version || held.seen + 1 == version;
             held.seen = held.seen.max(version);
         }
+    }
+
+    pub fn told_set_id(&self, inode: Inode) {
+        if let Some(held) = self.shard(inode).get_mut(&inode) {
+            held.set_id = true;
+        }
+    }
+
+    /// Whether the kernel believes in set-id bits, which it is told otherwise now.
+    pub fn take_set_id(&self, inode: Inode) -> bool {
+        self.shard(inode)
+            .get_mut(&inode)
+            .is_some_and(|held| std::mem::take(&mut held.set_id))
     }
 
     /// Whether this is the first read since it was opened or written.

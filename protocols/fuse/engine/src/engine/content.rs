@@ -3,11 +3,12 @@
 //! A file handle is nothing but its inode, and a number for those who hold locks by it: the store counts opens, and keeps content until the last one is
 //! closed.
 
-use trefoil_core::filesystem::{Allocation, Changes, Errno, New, Node, Result, Seek, TRANSFER_BYTES_MAX, Type};
+use trefoil_core::filesystem::{Allocation, Changes, Errno, Inode, New, Node, Result, Seek, TRANSFER_BYTES_MAX, Type};
 
 use super::names::PERMISSIONS;
+use super::shape::SET_ID;
 use super::{Answer, Call, Engine};
-use crate::wire::{hint, opened, operation};
+use crate::wire::{Writer, hint, notification, opened, operation};
 
 /// `open(2)`, as all architectures that we build for have them.
 const O_ACCMODE: u32 = 3;
@@ -23,7 +24,6 @@ const ZERO_RANGE: u32 = 16;
 /// `lseek(2)`
 const SEEK_DATA: u32 = 3;
 const SEEK_HOLE: u32 = 4;
-const SET_ID: u32 = 0o6000;
 /// The answer of the older COPY_FILE_RANGE has 32 bits.
 const COPY_BYTES_MAX: u64 = 1 << 30;
 
@@ -93,7 +93,10 @@ impl Engine {
                 ..Changes::default()
             };
             match self.fs.change(node.inode, &changes) {
-                Ok(after) => node = after,
+                Ok(after) => {
+                    self.stripped(node.inode, strip);
+                    node = after;
+                }
                 Err(error) => {
                     self.close(node.inode);
                     return Err(error);
@@ -137,7 +140,9 @@ impl Engine {
         let flags = call.body.u32()?;
         call.body.skip(4)?;
         let bytes = call.body.bytes(length as usize)?;
-        let node = self.fs.write(call.inode, offset, bytes, hints & hint::WRITE_KILL_SUIDGID != 0)?;
+        let strip = hints & hint::WRITE_KILL_SUIDGID != 0;
+        let node = self.fs.write(call.inode, offset, bytes, strip)?;
+        self.stripped(call.inode, strip);
         self.known.wrote(node.inode, node.version);
         call.out.u32(length).u32(0);
         if flags & O_DSYNC != 0 {
@@ -193,6 +198,16 @@ impl Engine {
         Ok(Answer::Payload)
     }
 
+    /// The kernel leaves set-id bits to us, and does not look whether they went. It is told before it is answered; attributes alone take no lock.
+    fn stripped(&self, inode: Inode, strip: bool) {
+        if strip && self.known.take_set_id(inode) {
+            let mut payload = Writer::default();
+            payload.u64(self.outward(inode)).u64(u64::MAX).u64(0);
+            // Fails only when the mount is ending.
+            let _ = self.device.notify(notification::INVALIDATE_INODE, payload.as_slice());
+        }
+    }
+
     /// The kernel does not say with these two whether set-id bits must go.
     fn wrote(&self, call: &Call, node: &Node) -> Result<()> {
         self.known.wrote(node.inode, node.version);
@@ -204,6 +219,7 @@ impl Engine {
                     ..Changes::default()
                 },
             )?;
+            self.stripped(node.inode, true);
         }
         Ok(())
     }

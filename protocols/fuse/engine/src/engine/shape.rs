@@ -13,6 +13,8 @@ use crate::wire::Writer;
 const BLOCK_BYTES: u32 = 4096;
 /// `st_blocks` counts these (POSIX leaves it open, Linux does not).
 const SECTOR_BYTES: u64 = 512;
+/// Set-user-id and set-group-id.
+pub const SET_ID: u32 = 0o6000;
 const NANOSECONDS: i64 = 1_000_000_000;
 /// STATX_BASIC_STATS and STATX_BTIME.
 const STATX_MASK: u32 = 0xfff;
@@ -68,7 +70,14 @@ impl Engine {
         out.u32(format | node.mode).u32(node.links).u32(node.uid).u32(node.gid);
         // A kernel's dev_t has 32 bits.
         out.u32(device as u32).u32(BLOCK_BYTES).u32(0);
+        self.told_set_id(node);
         self.heard(node);
+    }
+
+    fn told_set_id(&self, node: &Node) {
+        if node.mode & SET_ID != 0 {
+            self.known.told_set_id(node.inode);
+        }
     }
 
     /// `struct fuse_attr_out`
@@ -125,6 +134,7 @@ impl Engine {
             out.u64(seconds).u32(fraction).u32(0);
         }
         out.u32(rustix::fs::major(device)).u32(rustix::fs::minor(device)).zeros(8 + 14 * 8);
+        self.told_set_id(node);
         self.heard(node);
     }
 
