@@ -44,6 +44,11 @@ class Trio:
         self._closing = False
         self._turns = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Somebody waits for a request, and there is none."""
+        return self._waiting is not None and not self._poll.poll(0)
+
     def current_trio_token(self) -> str:
         return "asyncio"
 

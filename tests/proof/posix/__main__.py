@@ -1,5 +1,6 @@
-"""Run one suite on a mount by hand:
+"""Run one suite by hand, on a mount that is there, or on one of a daemon that is started for it on six directories:
 
+python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --engine native|pyfuse3 [--work DIRECTORY]
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --mount DIRECTORY [--only chmod]
 python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000]
 python -m tests.proof.posix --suite fsstress --path DIRECTORY --mount DIRECTORY [--seconds 600] [--processes 8]
@@ -10,11 +11,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.proof.daemon import Daemon, trefoil
 from tests.proof.posix import fsstress, fsx, pjdfstest
 from tests.proof.posix.verdict import Verdict
 
+DEVICES = 6
 PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress"}
 
 
@@ -22,13 +28,42 @@ def main() -> None:
     options = _options()
     if not (options.path / PROGRAMS[options.suite]).is_file():
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
-    if not os.path.ismount(options.mount):
+    if options.mount is None:
+        with _daemon(options.engine, options.work) as options.mount:
+            verdict = _run(options)
+    elif os.path.ismount(options.mount):
+        verdict = _run(options)
+    else:
         sys.exit(f"{options.mount} is not a mount")
-    verdict = _run(options)
     for failure in verdict.failures:
         print(failure)
     print(verdict.sentence())
     sys.exit(0 if verdict.good else 1)
+
+
+@contextmanager
+def _daemon(engine: str, work: Path | None) -> Iterator[Path]:
+    """A bucket of a daemon that ends with the suite. Its log is left where it complained."""
+    with tempfile.TemporaryDirectory(prefix=f"posix-{engine}-", dir=work) as directory:
+        base = Path(directory)
+        # Other users must reach the mount.
+        base.chmod(0o755)
+        devices = [base / f"device-{index}" for index in range(DEVICES)]
+        for path in (*devices, base / "mount"):
+            path.mkdir()
+        env = {"TREFOIL_FILE__MOUNT": str(base / "mount"), "TREFOIL_FILE__ENGINE": engine, "TREFOIL_LOG__LEVEL": "warning"}
+        daemon = Daemon(trefoil(devices, base / "state", env=env), base / "log")
+        daemon.start()
+        try:
+            (base / "mount/bucket").mkdir()
+            yield base / "mount/bucket"
+            print(f"CPU of the daemon: {daemon.cpu_seconds():.1f} s")
+            if daemon.stop() != 0:
+                sys.exit(f"the daemon did not stop well: {daemon.tail()}")
+        finally:
+            daemon.kill()
+        if daemon.log.stat().st_size:
+            sys.exit(f"the daemon complained: {daemon.tail(60)}")
 
 
 def _run(options: argparse.Namespace) -> Verdict:
@@ -45,7 +80,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.posix", description="Run a public POSIX suite on a mount.")
     parser.add_argument("--suite", choices=sorted(PROGRAMS), required=True)
     parser.add_argument("--path", type=Path, required=True, help="where the suite is built")
-    parser.add_argument("--mount", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--mount", type=Path, help="of which this directory is the root")
+    where.add_argument("--engine", choices=["native", "pyfuse3"], help="of a mount made for the suite")
+    parser.add_argument("--work", type=Path, help="where the devices of that mount are")
     parser.add_argument("--jobs", type=int, default=2, help="files of pjdfstest at once")
     parser.add_argument("--only", default="", help="files of pjdfstest with this in their path")
     parser.add_argument("--operations", type=int, help="of fsx in each mode, or of each process of fsstress")
