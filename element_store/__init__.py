@@ -24,6 +24,7 @@ from element_store.types import (
     DeviceStatus,
     DigestMismatch,
     Element,
+    Findings,
     Invalid,
     Kind,
     LimitExceeded,
@@ -57,6 +58,7 @@ __all__ = [
     "Element",
     "ElementStore",
     "FileSystem",
+    "Findings",
     "Invalid",
     "Kind",
     "LimitExceeded",
@@ -386,6 +388,9 @@ class Store:
 
     def metrics(self) -> Mapping[str, float]:
         return self._core.metrics()
+
+    async def check(self) -> Findings:
+        return Findings(*await self._core.check())
 
     async def scrub(self) -> Mapping[str, int]:
         return await self._core.scrub()

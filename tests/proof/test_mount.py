@@ -118,7 +118,7 @@ def test_a_killed_daemon_loses_nothing_that_was_synced(mounted: Daemon, mountpoi
     assert len(keys(s3)) == 40
 
 
-def test_a_killed_daemon_loses_only_the_last_second_and_in_order(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
+def test_a_killed_daemon_loses_only_the_last_second_and_in_order(tmp_path: Path, mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
     bucket = mountpoint / BUCKET
     made: list[float] = []
     stop = time.monotonic() + 3
@@ -133,6 +133,8 @@ def test_a_killed_daemon_loses_only_the_last_second_and_in_order(mounted: Daemon
     assert found == [f"{number:06}" for number in range(len(found))]
     # The last one may have lost its content, which is a change of its own.
     assert all((bucket / name).read_bytes() == name.encode() for name in found[:-1])
+    check = subprocess.run([mounted.spec.argv[0], "check", "--state", tmp_path / "state"], capture_output=True, text=True, check=False)
+    assert check.stdout == "the metadata are whole\n", check.stderr
     assert len(found) >= sum(killed - at > DURABLE_SECONDS for at in made)
 
 
