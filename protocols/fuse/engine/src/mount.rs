@@ -73,7 +73,8 @@ impl Mount {
         let device = Arc::new(Device::new(kernel::mount(&path, &options)?));
         // The kernel answers for its own caches from here on: the number can be had before anything is served.
         let number = kernel::device_number(&path).map_err(MountError::Kernel)?;
-        Self::serve(fs, path.clone(), device.clone(), number, options).inspect_err(|_| kernel::unmount(&path, number, &device, &Live::default()))
+        Self::serve(fs, path.clone(), device.clone(), number, options)
+            .inspect_err(|_| kernel::unmount(&path, number, &device, &Live::default()))
     }
 
     fn serve(
