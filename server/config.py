@@ -97,7 +97,7 @@ class FileSection(Section):
     read_only: bool = Field(False, description="Mount for reading only.")
     strict: bool = Field(False, description="Changes by files are durable when they return, not within a second or with fsync.")
     engine: Literal["native", "pyfuse3"] = Field(
-        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, several times slower."
+        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, slower."
     )
 
 

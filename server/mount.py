@@ -1,7 +1,7 @@
 """The mounts of a daemon: the one that its configuration asks for, and those that are asked for while it serves.
 
-All of them end with the daemon, and none survives a restart but the configured one. What a person may have got wrong is one sentence; where the
-mountpoint must be on the daemon's own machine, in the daemon's own mount namespace.
+All of them end with the daemon, and none survives a restart but the configured one. What a person may have got wrong is one sentence. The
+mountpoint is on the daemon's own machine, in the daemon's own mount namespace.
 """
 
 from __future__ import annotations
@@ -131,13 +131,13 @@ def _resolved(path: Path) -> Path:
     """A dead mount cannot be looked at, but its directory can."""
     try:
         return path.parent.resolve() / path.name
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         return path
 
 
 def _point(path: Path) -> Path:
     """Where to mount, without links. Raises Invalid or Conflict."""
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in str(path):
         raise Invalid(f"{path} is no absolute path")
     kernel.clear_dead(path)
     try:

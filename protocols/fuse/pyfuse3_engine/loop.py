@@ -117,6 +117,7 @@ class Nursery:
                     self._failed()
             except Exception:
                 self._failed()
+        log.error("%d requests failed outside their handlers: the mount is given up", self._failures)
 
     def _failed(self) -> None:
         self._failures += 1

@@ -197,8 +197,10 @@ def _point(files: FileSystem, path: Path, options: Options) -> Path:
         found = path.resolve(strict=True)
         if not found.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with open("/dev/fuse", "rb+", buffering=0):  # noqa: PTH123
-            return found
+        if os.geteuid() == 0:
+            # For others fusermount3 opens it.
+            os.close(os.open("/dev/fuse", os.O_RDWR))
+        return found
     except OSError as error:
         what = "/dev/fuse cannot be opened" if error.filename == "/dev/fuse" else f"{path} is not a directory that can be mounted on"
         raise Refused(f"{what}: {error.strerror}") from None
