@@ -16,6 +16,7 @@ from element_store.types import (
     Condition,
     Deletion,
     Element,
+    Naming,
     Page,
     Part,
     PoolStatus,
@@ -159,6 +160,7 @@ class Store:
         expected: Mapping[str, bytes] | None,
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def stage(self, digests: Collection[str], /) -> Staged: ...
@@ -171,6 +173,7 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def open_content(self, view: str, key: bytes, version: int | None, /) -> Future[Content]: ...
@@ -193,6 +196,7 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def digest(self, source: Content, start: int, stop: int, digests: Collection[str], /) -> Future[dict[str, bytes]]: ...
@@ -233,6 +237,7 @@ class Store:
         composite: bool,
         condition: Condition | None,
         versioning: str,
+        naming: Naming,
         /,
     ) -> Future[Element]: ...
     def abort_upload(self, view: str, key: bytes, upload_id: str, /) -> Future[None]: ...

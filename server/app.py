@@ -108,7 +108,10 @@ def _daemon(settings: Settings, state: StateDirectory, store: ElementStore) -> D
 
 def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.socket, unix_listener: socket.socket) -> Servers:
     settings = daemon.settings
-    gateway = S3Gateway(daemon.store, daemon.accounts, S3Config(region=settings.s3.region, domains=tuple(settings.s3.domains)))
+    config = S3Config(
+        region=settings.s3.region, domains=tuple(settings.s3.domains), key_policy=settings.s3.key_policy, identity=settings.identity.map()
+    )
+    gateway = S3Gateway(daemon.store, daemon.accounts, config)
     s3_app = S3Telemetry(gateway, S3Metrics(daemon.registry), access_log=settings.log.access)
     admin_app = cast(Asgi, create_admin(daemon))
     gated_app = TokenGate(admin_app, daemon.state.token(), PROBES | {"/metrics"} if settings.admin.metrics_open else PROBES)

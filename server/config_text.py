@@ -22,6 +22,8 @@ EXAMPLES: dict[str, Any] = {
     "s3.certificate": "/etc/trefoil/s3.crt",
     "s3.private_key": "/etc/trefoil/s3.key",
     "file.mount": "/srv/trefoil",
+    "identity.uid": 1000,
+    "identity.gid": 1000,
     "admin.certificate": "/etc/trefoil/admin.crt",
     "admin.private_key": "/etc/trefoil/admin.key",
 }

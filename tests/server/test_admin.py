@@ -88,6 +88,8 @@ async def test_users_and_keys_from_birth_to_death(http):
         ("DELETE", "/api/v1/buckets/taken", None, 409, "bucket taken is not empty"),
         ("POST", "/api/v1/users", {"id": "root"}, 409, "user root exists already"),
         ("POST", "/api/v1/users", {"id": "a b"}, 400, "is not a user id"),
+        ("PATCH", "/api/v1/users/absent", {"uid": 5}, 404, "there is no user absent"),
+        ("PATCH", "/api/v1/users/root", {"directory_mode": 0o600}, 400, "a directory mode is"),
         ("DELETE", "/api/v1/users/root", None, 400, "root user cannot be deleted"),
         ("DELETE", "/api/v1/users/absent", None, 404, "there is no user absent"),
         ("POST", "/api/v1/keys", {"user_id": "absent"}, 404, "there is no user absent"),

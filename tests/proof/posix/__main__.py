@@ -4,6 +4,7 @@ python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --engine native|p
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --mount DIRECTORY [--only chmod]
 python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000]
 python -m tests.proof.posix --suite fsstress --path DIRECTORY --mount DIRECTORY [--seconds 600] [--processes 8]
+python -m tests.proof.posix --suite xfstests --path DIRECTORY --work DIRECTORY --server target/release/examples/store_mount [-- generic/001 ...]
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.proof.daemon import Daemon, trefoil
-from tests.proof.posix import fsstress, fsx, pjdfstest
+from tests.proof.posix import fsstress, fsx, pjdfstest, xfstests
 from tests.proof.posix.verdict import Verdict
+from tests.proof.posix.xfstests_explained import EXPLAINED
 
 DEVICES = 6
-PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress"}
+PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress", "xfstests": "ltp/fsstress"}
 
 
 def main() -> None:
     options = _options()
     if not (options.path / PROGRAMS[options.suite]).is_file():
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
-    if options.mount is None:
+    if options.suite == "xfstests":
+        verdict = _xfstests(options)
+    elif options.engine is not None:
         with _daemon(options.engine, options.work) as options.mount:
             verdict = _run(options)
-    elif os.path.ismount(options.mount):
+    elif options.mount is not None and os.path.ismount(options.mount):
         verdict = _run(options)
     else:
         sys.exit(f"{options.mount} is not a mount")
@@ -66,6 +70,21 @@ def _daemon(engine: str, work: Path | None) -> Iterator[Path]:
             sys.exit(f"the daemon complained: {daemon.tail(60)}")
 
 
+def _xfstests(options: argparse.Namespace) -> Verdict:
+    if os.geteuid() != 0 or options.work is None or options.server is None:
+        sys.exit("xfstests must be run by root, with --work and --server")
+    if not options.server.is_file():
+        sys.exit(f"{options.server} is not there: cargo build --release -p trefoil-fuse --example store_mount")
+    try:
+        verdict, done = xfstests.run(options.path, options.work, options.server, options.tests or ("-g", "generic/quick"))
+    except FileExistsError as error:
+        sys.exit(str(error))
+    for name, reason in sorted(done.failed.items()):
+        print(f"failed {name}: {EXPLAINED.get(name, reason)}")
+    print(f"{len(done.not_run)} not run")
+    return verdict
+
+
 def _run(options: argparse.Namespace) -> Verdict:
     if options.suite == "pjdfstest":
         if os.geteuid() != 0:
@@ -80,10 +99,16 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.posix", description="Run a public POSIX suite on a mount.")
     parser.add_argument("--suite", choices=sorted(PROGRAMS), required=True)
     parser.add_argument("--path", type=Path, required=True, help="where the suite is built")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--mount", type=Path, help="of which this directory is the root")
-    where.add_argument("--engine", choices=["native", "pyfuse3"], help="of a mount made for the suite")
-    parser.add_argument("--work", type=Path, help="where the devices of that mount are")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--mount", type=Path, help="of which this directory is the root; xfstests mounts by itself")
+    where.add_argument("--engine", choices=["native", "pyfuse3"], help="of a daemon's mount that is made for the suite")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="where the devices of that mount are; of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves",
+    )
+    parser.add_argument("--server", type=Path, help="of xfstests: the engine's example store_mount")
+    parser.add_argument("tests", nargs="*", help="of xfstests: its own arguments; all of generic/quick without them")
     parser.add_argument("--jobs", type=int, default=2, help="files of pjdfstest at once")
     parser.add_argument("--only", default="", help="files of pjdfstest with this in their path")
     parser.add_argument("--operations", type=int, help="of fsx in each mode, or of each process of fsstress")
