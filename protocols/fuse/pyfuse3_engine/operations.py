@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
         self._root = root
         self.calls = Calls(pool)
         self.known = Known()
-        self.invalidations = Invalidations(self.outward, self._overflowed)
+        self.invalidations = Invalidations(files, self.outward, self._overflowed)
 
     # Numbers: the kernel calls the mount's root 1, whatever directory that is.
     def inward(self, number: int) -> int:

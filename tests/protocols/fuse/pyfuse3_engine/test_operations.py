@@ -182,22 +182,21 @@ def test_an_end_does_not_wait_for_ever(faulty: tuple[Faulty, Session], monkeypat
     assert not session.is_alive
 
 
-async def test_other_faces_tell_what_they_changed(faulty: tuple[Faulty, Session], store: Store, monkeypatch: pytest.MonkeyPatch):
+async def test_what_other_faces_change_is_told_to_the_kernel(faulty: tuple[Faulty, Session], store: Store, monkeypatch: pytest.MonkeyPatch):
     _, session = faulty
     path, real = session.path, store.files()
     monkeypatch.setattr("protocols.fuse.pyfuse3_engine.shape.TIMEOUT_SECONDS", 3600.0)
     fd = os.open(path / "f", os.O_CREAT | os.O_RDWR)
     os.write(fd, b"a" * 4096)
     inode = os.fstat(fd).st_ino
-    news = session.operations.invalidations
     real.write(inode, 0, b"b" * 8192, False)
-    news.content(inode)
-    real.create(real.lookup(ROOT, b"view").inode, b"made", 0o100644, 0, 0, 0)
-    news.entry(real.lookup(ROOT, b"view").inode, b"made")
     assert _soon(lambda: os.pread(fd, 8192, 0) == b"b" * 8192)
     real.change(inode, mode=0o600)
-    news.attributes(inode)
     assert _soon(lambda: os.stat(path / "f").st_mode == 0o100600)
+    root = real.lookup(ROOT, b"view").inode
+    real.rename(root, b"f", root, b"elsewhere", 0)
+    assert _soon(lambda: not (path / "f").exists())
+    assert os.listdir(path) == ["elsewhere"]
     os.close(fd)
 
 
