@@ -37,6 +37,7 @@ ENTRIES_FIRST, ENTRIES_MAX = 32, 1024
 """The kernel usually has room for 24; where it has more, the store is asked for more at once."""
 TRUSTED = b"trusted."
 NAMESPACES = (b"user.", TRUSTED, b"security.")
+ACL_ACCESS, ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +73,7 @@ def checked(name: bytes) -> bytes:
 
 
 def served(name: bytes) -> bytes:
-    if not any(name.startswith(space) and name != space for space in NAMESPACES):
+    if name not in (ACL_ACCESS, ACL_DEFAULT) and not any(name.startswith(space) and name != space for space in NAMESPACES):
         raise FUSEError(errno.EOPNOTSUPP)
     return name
 
@@ -82,7 +83,7 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True
 
     def __init__(self, files: FileSystem, root: int, pool: Executor) -> None:
         self._files = files
@@ -303,6 +304,16 @@ class Operations(pyfuse3.Operations):
     @answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self.calls.run(self._files.set_xattr, self.inward(inode), served(name), value, 0)
+        if name == ACL_ACCESS and ctx.uid != 0:
+            await self._kill_set_gid(self.inward(inode), ctx)
+
+    async def _kill_set_gid(self, inode: int, ctx: pyfuse3.RequestContext) -> None:
+        """Who gave a list to a file of a group that is not theirs does not get to run as that group; pyfuse3 hides the kernel's hint."""
+        node = await self.calls.run(self._files.stat, inode)
+        if node.mode & stat.S_ISGID and node.gid != ctx.gid:
+            groups = await self.calls.aside(pyfuse3.get_sup_groups, ctx.pid)
+            if node.gid not in groups:
+                await self.calls.run(self._files.change, inode, mode=stat.S_IMODE(node.mode) & ~stat.S_ISGID)
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
