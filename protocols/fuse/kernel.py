@@ -51,7 +51,8 @@ def mounted(path: Path) -> Mounted | None:
 def clear_dead(path: Path) -> None:
     """A mount whose server died answers ENOTCONN for ever; it is taken away. Others are left alone."""
     try:
-        os.stat(path)  # noqa: PTH116
+        # stat(2) may answer from attributes that the kernel still has.
+        os.statvfs(path)
     except OSError as error:
         if error.errno == errno.ENOTCONN and _umount(path, MNT_DETACH) != 0:
             _fusermount("-u", "-z", "-q", path=path)
