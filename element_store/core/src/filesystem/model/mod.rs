@@ -1,0 +1,194 @@
+//! A file system in memory: what the store's own is judged by, and what the file faces test against.
+//!
+//! It owns a tree under one lock, so every call is atomic. Bounded: elements, names, attributes and content together stay within the bytes given at
+//! construction, then ENOSPC; a rename and whatever frees space always have room. Where the trait leaves a choice, it does as Linux's ext4 does:
+//! `accessed_ns` follows `relatime`; a rename changes the moved element's `changed_ns`; a new size changes the times even if it is the old one. Where
+//! several errors hold, it answers the one that Linux answers. Nothing outlives the value.
+//!
+//! Content is kept in pages of PAGE_BYTES: that is how finely `seek` and `allocated` tell the truth.
+
+mod attributes;
+mod content;
+mod data;
+mod rename;
+mod state;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::*;
+use state::State;
+
+pub use content::PAGE_BYTES;
+
+/// Nanoseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Bytes of names and values of one element's attributes.
+pub const XATTR_BYTES_MAX: usize = 32 << 10;
+/// Bytes of one attribute's name (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+pub struct Model {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+impl Model {
+    pub fn new(bytes_max: u64, clock: Clock) -> Self {
+        let state = Mutex::new(State::new(bytes_max, clock()));
+        Self { state, clock }
+    }
+
+    /// The same tree once more, on its own from here on, with the same clock. What is open is open in both.
+    pub fn fork(&self) -> Self {
+        Self {
+            state: Mutex::new(self.locked().clone()),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, and the one moment at which the whole call happens.
+    fn now(&self) -> (MutexGuard<'_, State>, i64) {
+        let state = self.locked();
+        let now = (self.clock)();
+        (state, now)
+    }
+}
+
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    })
+}
+
+impl FileSystem for Model {
+    fn lookup(&self, directory: Inode, name: &[u8]) -> Result<Node> {
+        self.locked().lookup(directory, name)
+    }
+
+    fn parent(&self, directory: Inode) -> Result<Node> {
+        self.locked().parent(directory)
+    }
+
+    fn stat(&self, inode: Inode) -> Result<Node> {
+        self.locked().node(inode)
+    }
+
+    fn change(&self, inode: Inode, changes: &Changes) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.change(inode, changes, now)
+    }
+
+    fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.create(directory, name, &new, mode, owner, now)
+    }
+
+    fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.create_unnamed(directory, mode, owner, now)
+    }
+
+    fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.link(inode, directory, name, now)
+    }
+
+    fn unlink(&self, directory: Inode, name: &[u8]) -> Result<()> {
+        let (mut state, now) = self.now();
+        state.unlink(directory, name, now)
+    }
+
+    fn remove_directory(&self, directory: Inode, name: &[u8]) -> Result<()> {
+        let (mut state, now) = self.now();
+        state.remove_directory(directory, name, now)
+    }
+
+    fn rename(&self, from: (Inode, &[u8]), to: (Inode, &[u8]), replace: Replace) -> Result<()> {
+        let (mut state, now) = self.now();
+        state.rename(from, to, replace, now)
+    }
+
+    fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
+        let (mut state, now) = self.now();
+        state.read_link(inode, now)
+    }
+
+    fn open(&self, inode: Inode) -> Result<Node> {
+        self.locked().open(inode)
+    }
+
+    fn close(&self, inode: Inode) {
+        self.locked().close(inode);
+    }
+
+    fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let (mut state, now) = self.now();
+        state.read(inode, offset, length, now)
+    }
+
+    fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.write(inode, Some(offset), bytes, strip_privileges, now)
+    }
+
+    fn append(&self, inode: Inode, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.write(inode, None, bytes, strip_privileges, now)
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, inode: Inode, how: Allocation, offset: u64, length: u64) -> Result<Node> {
+        let (mut state, now) = self.now();
+        state.allocate(inode, how, offset, length, now)
+    }
+
+    fn seek(&self, inode: Inode, offset: u64, what: Seek) -> Result<u64> {
+        self.locked().seek(inode, offset, what)
+    }
+
+    fn copy(&self, from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64> {
+        let (mut state, now) = self.now();
+        state.copy(from, to, length, now)
+    }
+
+    fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
+        let (mut state, now) = self.now();
+        state.list(directory, cookie, limit, now)
+    }
+
+    fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
+        self.locked().xattr(inode, name)
+    }
+
+    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
+        let (mut state, now) = self.now();
+        state.set_xattr(inode, name, value, mode, now)
+    }
+
+    fn xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>> {
+        self.locked().xattrs(inode)
+    }
+
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
+        let (mut state, now) = self.now();
+        state.remove_xattr(inode, name, now)
+    }
+
+    fn statistics(&self) -> Result<Statistics> {
+        Ok(self.locked().statistics())
+    }
+}
