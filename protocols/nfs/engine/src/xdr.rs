@@ -49,12 +49,6 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Opaque of a length that both sides know; a multiple of 4 here, so there is no padding.
-    pub fn fixed<const N: usize>(&mut self) -> Decoded<[u8; N]> {
-        const { assert!(N.is_multiple_of(4)) }
-        self.array()
-    }
-
     /// `opaque<most>` and `string<most>`.
     pub fn opaque(&mut self, most: usize) -> Decoded<&'a [u8]> {
         let length = self.u32()? as usize;

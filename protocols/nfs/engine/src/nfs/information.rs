@@ -19,7 +19,7 @@ pub fn fsstat(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mu
             let files_free = free / u64::from(BLOCK_BYTES);
             reply.u32(OK);
             encode_after(reply, operation.fsid(), Some(&node));
-            [total, free, free, statistics.elements + files_free, files_free, files_free].map(|value| reply.u64(value));
+            [total, free, free, statistics.elements + files_free, files_free, files_free].iter().for_each(|&value| reply.u64(value));
             // For how many seconds it stays so: not one.
             reply.u32(0);
         }

@@ -88,7 +88,7 @@ pub fn rename(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mu
     let mut wcc = [Wcc::default(), Wcc::default()];
     let result = move_entry(operation, from, to, &mut wcc);
     reply.u32(result.map_or_else(|status| status.0, |()| OK));
-    wcc.map(|wcc| wcc.encode(reply, operation.service));
+    wcc.into_iter().for_each(|wcc| wcc.encode(reply, operation.service));
     Ok(if result.is_ok() { Effect::Durable } else { Effect::Nothing })
 }
 

@@ -1,0 +1,54 @@
+//! The thread that writes what sockets did not take at once.
+
+use crate::connection::{Connection, Left};
+use crate::wait::{Signal, writable};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// For how long a client may take nothing of its replies.
+const SEND_SECONDS_MAX: u64 = 60;
+/// How often that is looked at.
+const LOOK_SECONDS: u64 = 1;
+
+pub struct Flusher {
+    added: Mutex<Vec<Arc<Connection>>>,
+    wake: Signal,
+    stopped: AtomicBool,
+}
+
+impl Flusher {
+    pub fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { added: Mutex::default(), wake: Signal::new()?, stopped: AtomicBool::new(false) }))
+    }
+
+    pub fn add(&self, connection: Arc<Connection>) {
+        self.added.lock().unwrap().push(connection);
+        self.wake.raise();
+    }
+
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.wake.raise();
+    }
+
+    pub fn run(&self) {
+        let mut waiting: Vec<Arc<Connection>> = Vec::new();
+        while !self.stopped.load(Ordering::Relaxed) {
+            let streams: Vec<BorrowedFd<'_>> = waiting.iter().map(|connection| connection.stream.as_fd()).collect();
+            let ready = writable(&streams, &self.wake, Instant::now() + Duration::from_secs(LOOK_SECONDS));
+            // `poll` fails only without memory: all are tried then.
+            let ready = ready.unwrap_or_else(|_| vec![true; waiting.len()]);
+            let patience = Duration::from_secs(SEND_SECONDS_MAX);
+            let mut ready = ready.into_iter();
+            waiting.retain(|connection| {
+                let ready = ready.next().unwrap_or(true);
+                (!ready && !connection.is_late(patience)) || connection.flush(patience) == Left::Something
+            });
+            self.wake.lower();
+            waiting.append(&mut self.added.lock().unwrap());
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The server's threads and their bounds, from the listening socket to the last reply.
+//!
+//! One thread accepts. Each connection has a reader, which also runs calls as long as they come one at a time and are quick: no hand-over, no wake-up.
+//! What comes while something is buffered, or after slow calls, goes to the pool. Changes go to the committers, unsent bytes to the flusher.
+
+use crate::budget::Budget;
+use crate::committer::{COMMITTERS, Committer, Pending};
+use crate::connection::{Connection, Ticket};
+use crate::dispatch::{CALL_BYTES_MAX, Programs, Reply, answer_bytes_max};
+use crate::duplicates::{Duplicates, Key, Verdict};
+use crate::export::{Client, Export, Exports};
+use crate::flusher::Flusher;
+use crate::handle::Handles;
+use crate::mount::Mounts;
+use crate::nfs::{self, Service};
+use crate::pool::{Pool, Work};
+use crate::record::{Buffers, End, Records};
+use crate::rpc::{Call, Refused};
+use crate::wait::{Signal, Woken, readable};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+use trefoil_core::filesystem::{FileSystem, TRANSFER_BYTES_MAX};
+
+/// A call that takes longer is slow, and so are the next SLOW_CALLS of its connection taken to be.
+const QUICK_MICROSECONDS_MAX: u128 = 300;
+const SLOW_CALLS: u32 = 64;
+/// For memory, and for outstanding calls to be answered.
+const PATIENCE_SECONDS: u64 = 60;
+/// At the stop: for outstanding calls, and for the client to close after them.
+const STOP_SECONDS: u64 = 10;
+const FAREWELL_SECONDS: u64 = 1;
+/// Until `accept` is tried again without descriptors.
+const ACCEPT_PAUSE_MILLISECONDS: u64 = 100;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub connections: usize,
+    pub connections_per_client: usize,
+    /// Calls of one connection that were not answered yet.
+    pub calls_per_connection: usize,
+    /// Threads that run calls.
+    pub workers: usize,
+    /// For calls and answers; a call that is still arriving counts only against `connections`.
+    pub memory_bytes: usize,
+    pub memory_bytes_per_client: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            connections_per_client: 64,
+            calls_per_connection: 128,
+            workers: 16,
+            memory_bytes: 256 << 20,
+            memory_bytes_per_client: 64 << 20,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    pub exports: Vec<Export>,
+    /// What clients tell this file system from others by; the same after every restart.
+    pub fsid: u64,
+    /// Makes handles that nobody guesses; secret, and the same after every restart.
+    pub key: [u8; 32],
+    pub limits: Limits,
+}
+
+struct Shared {
+    programs: Programs,
+    limits: Limits,
+    budget: Arc<Budget>,
+    buffers: Buffers,
+    duplicates: Duplicates<Ticket>,
+    pool: Pool,
+    committer: Committer,
+    flusher: Arc<Flusher>,
+    stop: Signal,
+    stopping: AtomicBool,
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A running server; dropping it stops it too.
+pub struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    acceptor: Option<JoinHandle<()>>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(fs: Arc<dyn FileSystem>, config: Config) -> io::Result<Self> {
+        let listener = TcpListener::bind(config.listen)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let mut verifier = [0; 8];
+        rustix::rand::getrandom(&mut verifier, rustix::rand::GetRandomFlags::empty())?;
+        let exports = Exports::new(fs.clone(), config.exports);
+        let service = Service { fs, exports, handles: Handles::new(config.fsid, config.key), verifier };
+        let limits = config.limits;
+        let shared = Arc::new(Shared {
+            programs: Programs { service, mounts: Mounts::default(), port: address.port() },
+            budget: Budget::new(limits.memory_bytes, limits.memory_bytes_per_client),
+            buffers: Buffers::default(),
+            duplicates: Duplicates::default(),
+            pool: Pool::new(limits.workers),
+            committer: Committer::default(),
+            flusher: Flusher::new()?,
+            stop: Signal::new()?,
+            stopping: AtomicBool::new(false),
+            connections: Mutex::default(),
+            readers: Mutex::default(),
+            limits,
+        });
+        let mut server = Self { shared, address, acceptor: None, helpers: Vec::new() };
+        server.start_threads(listener)?;
+        Ok(server)
+    }
+
+    fn start_threads(&mut self, listener: TcpListener) -> io::Result<()> {
+        let mut start = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
+            self.helpers.push(Builder::new().name(format!("nfs-{name}")).spawn(body)?);
+            Ok(())
+        };
+        for _ in 0..self.shared.limits.workers {
+            let shared = self.shared.clone();
+            start("worker", Box::new(move || shared.pool.run(|work| shared.run_parsed(work))))?;
+        }
+        for _ in 0..COMMITTERS {
+            let shared = self.shared.clone();
+            let run = move || shared.committer.run(&*shared.programs.service.fs, |ticket, key, reply| shared.deliver(ticket, key, reply));
+            start("committer", Box::new(run))?;
+        }
+        let shared = self.shared.clone();
+        start("flusher", Box::new(move || shared.flusher.run()))?;
+        let shared = self.shared.clone();
+        self.acceptor = Some(Builder::new().name("nfs-acceptor".into()).spawn(move || accept(&shared, &listener))?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Other exports, or other rules, from now on.
+    pub fn set_exports(&self, exports: Vec<Export>) {
+        self.shared.programs.service.exports.replace(exports);
+    }
+
+    /// Answers what it has begun and closes; what it has not begun, clients send again to whoever comes next.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn halt(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.stop.raise();
+        // A thread that panicked has said so on its own.
+        let join = |thread: JoinHandle<()>| drop(thread.join());
+        self.acceptor.take().into_iter().for_each(join);
+        let readers = std::mem::take(&mut *self.shared.readers.lock().unwrap());
+        readers.into_iter().for_each(join);
+        self.shared.pool.stop();
+        self.shared.committer.stop();
+        self.shared.flusher.stop();
+        self.helpers.drain(..).for_each(join);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    let mut number = 0;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                number += 1;
+                let client = Client { address: peer.ip().to_canonical(), port: peer.port() };
+                // A connection that cannot be served is closed by being dropped.
+                let _ = admit(shared, number, stream, client);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+                let _ = readable(listener, &shared.stop, deadline);
+            }
+            Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS)),
+        }
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, number: u64, stream: TcpStream, client: Client) -> io::Result<()> {
+    if !shared.has_room(client.address) {
+        return Ok(());
+    }
+    let connection = Connection::new(stream, client, shared.flusher.clone())?;
+    shared.connections.lock().unwrap().insert(number, connection.clone());
+    let inner = shared.clone();
+    let reader = Builder::new().name("nfs-reader".into()).spawn(move || {
+        inner.serve(&connection);
+        inner.connections.lock().unwrap().remove(&number);
+    });
+    let mut readers = shared.readers.lock().unwrap();
+    readers.retain(|reader| !reader.is_finished());
+    match reader {
+        Ok(reader) => readers.push(reader),
+        Err(_) => drop(shared.connections.lock().unwrap().remove(&number)),
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn has_room(&self, address: IpAddr) -> bool {
+        let connections = self.connections.lock().unwrap();
+        let of_client = connections.values().filter(|connection| connection.client.address == address).count();
+        connections.len() < self.limits.connections && of_client < self.limits.connections_per_client
+    }
+
+    /// The reader's life.
+    fn serve(&self, connection: &Arc<Connection>) {
+        let mut records = Records::new(&connection.stream, &self.stop, &self.buffers);
+        let end = self.read_calls(connection, &mut records);
+        match end {
+            End::Stopped => {
+                connection.settle(1, Duration::from_secs(STOP_SECONDS));
+                farewell(&connection.stream);
+            }
+            End::Closed => drop(connection.settle(1, Duration::from_secs(STOP_SECONDS))),
+            End::Broken => {}
+        }
+        connection.close();
+    }
+
+    fn read_calls(&self, connection: &Arc<Connection>, records: &mut Records<'_>) -> End {
+        let patience = Duration::from_secs(PATIENCE_SECONDS);
+        let mut slow_calls = 0;
+        loop {
+            if self.stopping.load(Ordering::Relaxed) {
+                return End::Stopped;
+            }
+            if !connection.settle(self.limits.calls_per_connection, patience) {
+                return End::Broken;
+            }
+            // Who is not served has nothing large to say.
+            let content = if self.programs.service.exports.admits(connection.client) { TRANSFER_BYTES_MAX } else { 0 };
+            let record = match records.next(content + CALL_BYTES_MAX) {
+                Ok(record) => record,
+                Err(end) => return end,
+            };
+            if !self.take(connection, record, records.has_more(), &mut slow_calls) {
+                return End::Broken;
+            }
+        }
+    }
+
+    /// Runs or queues one call; false if there is nothing to be had from this client any more.
+    fn take(&self, connection: &Arc<Connection>, record: Vec<u8>, has_more: bool, slow_calls: &mut u32) -> bool {
+        let call = match Call::parse(&record) {
+            Ok(call) => Ok(call),
+            Err(Refused::Answer(answer)) => Err(answer),
+            Err(Refused::NotACall) => return false,
+        };
+        let bytes = record.len() + CALL_BYTES_MAX + call.as_ref().map_or(0, answer_bytes_max);
+        let Some(permit) = self.budget.take(connection.client.address, bytes, Duration::from_secs(PATIENCE_SECONDS)) else { return false };
+        let ticket = Ticket::new(connection, permit);
+        match call {
+            Err(answer) => ticket.send(answer.into()),
+            Ok(_) if has_more || *slow_calls > 0 => {
+                *slow_calls = slow_calls.saturating_sub(1);
+                self.pool.push(Work { ticket, record });
+            }
+            Ok(call) => {
+                let began = Instant::now();
+                self.run(ticket, &record, &call);
+                if began.elapsed().as_micros() > QUICK_MICROSECONDS_MAX {
+                    *slow_calls = SLOW_CALLS;
+                }
+                self.buffers.give(record);
+            }
+        }
+        true
+    }
+
+    fn run_parsed(&self, Work { ticket, record }: Work) {
+        if let Ok(call) = Call::parse(&record) {
+            self.run(ticket, &record, &call);
+        }
+        self.buffers.give(record);
+    }
+
+    fn run(&self, ticket: Ticket, record: &[u8], call: &Call<'_>) {
+        let client = ticket.client();
+        let repeats = call.program == nfs::PROGRAM && nfs::is_non_idempotent(call.procedure);
+        let key = repeats.then(|| Key::new(client.address, call, record));
+        let verdict = match key {
+            Some(key) => self.duplicates.begin(key, ticket),
+            None => Verdict::New(ticket),
+        };
+        let ticket = match verdict {
+            Verdict::New(ticket) => ticket,
+            Verdict::Answered(ticket, reply) => return ticket.send(reply),
+            Verdict::Waits => return,
+        };
+        let answer = self.programs.answer(client, call);
+        match answer.unless_durable {
+            Some(unless_durable) => self.committer.push(Pending { ticket, key, reply: answer.reply, unless_durable }),
+            None => self.deliver(ticket, key, answer.reply),
+        }
+    }
+
+    fn deliver(&self, ticket: Ticket, key: Option<Key>, reply: Reply) {
+        if let Some(key) = key {
+            for waiting in self.duplicates.finish(key, &reply) {
+                waiting.send(reply.clone());
+            }
+        }
+        ticket.send(reply);
+    }
+}
+
+/// Ends our side and lets the client end its own: to close with calls unread would reset the connection, and the last replies with it.
+fn farewell(mut stream: &TcpStream) {
+    let never = Signal::new();
+    let deadline = Instant::now() + Duration::from_secs(FAREWELL_SECONDS);
+    let (Ok(never), Ok(())) = (never, stream.shutdown(Shutdown::Write)) else { return };
+    let mut unread = [0; 4096];
+    while Instant::now() < deadline {
+        match stream.read(&mut unread) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !matches!(readable(&stream, &never, deadline), Ok(Woken::Ready)) {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
