@@ -1,9 +1,9 @@
 //! A file system in memory: what the store's own is judged by, and what the file faces test against.
 //!
-//! It owns a tree under one lock, so every call is atomic. Bounded: elements, names, attributes and content together stay within the bytes given at
-//! construction, then ENOSPC; a rename and whatever frees space always have room. Where the trait leaves a choice, it does as Linux's ext4 does:
-//! `accessed_ns` follows `relatime`; a rename changes the moved element's `changed_ns`; a new size changes the times even if it is the old one. Where
-//! several errors hold, it answers the one that Linux answers. Nothing outlives the value.
+//! It owns a tree under one lock, so every call is atomic. Bounded: elements, names, attributes and content together stay within the bytes
+//! given at construction, then ENOSPC; a rename and whatever frees space always have room. Where the trait leaves a choice, it does as
+//! Linux's ext4 does: `accessed_ns` follows `relatime`; a rename changes the moved element's `changed_ns`; a new size changes the times
+//! even if it is the old one. Where several errors hold, it answers the one that Linux answers. Nothing outlives the value.
 //!
 //! Content is kept in pages of PAGE_BYTES: that is how finely `seek` and `allocated` tell the truth.
 
