@@ -25,7 +25,7 @@ impl Judge {
         let verdict = action(self);
         let kind = if verdict.is_ok() { "ok" } else { "wrong" };
         self.record(operation, kind, kind);
-        verdict
+        verdict.map_err(|reason| format!("{operation:?}: {reason}"))
     }
 
     fn act_alike(&mut self, both: Both<'_>, operation: &Operation) -> Verdict {
@@ -126,20 +126,18 @@ impl Judge {
 
     fn seek(&mut self, both: Both<'_>, id: Id, offset: u64, what: Seek) -> Verdict {
         let found = [0, 1].map(|side| both[side].seek(self.pairs.inode(id, side), offset, what));
-        match &found {
-            [Err(a), Err(b)] if a != b => return Err(format!("seek {id:?}: a answers {a:?}, b {b:?}")),
-            [Err(errno), _] | [_, Err(errno)] if *errno != Errno::NXIO => {
-                if found[0] != found[1] {
-                    return Err(format!("seek {id:?}: {found:?}"));
-                }
-                return Ok(());
-            }
-            _ => {}
+        let refused = |found: &Result<u64>| found.is_err_and(|errno| errno != Errno::NXIO);
+        if found.iter().any(refused) {
+            let alike = found[0] == found[1];
+            return if alike {
+                Ok(())
+            } else {
+                Err(format!("a answers {:?}, b {:?}", found[0], found[1]))
+            };
         }
         for side in 0..2 {
             let inode = self.pairs.inode(id, side);
-            check_seek(both[side], inode, offset, what, found[side])
-                .map_err(|reason| format!("seek {id:?} {offset} {what:?} on side {}: {reason}", ["a", "b"][side]))?;
+            check_seek(both[side], inode, offset, what, found[side]).map_err(|reason| format!("side {}: {reason}", ["a", "b"][side]))?;
         }
         Ok(())
     }
@@ -160,7 +158,7 @@ fn check_times(operation: &Operation, answer: &Answer) -> Verdict {
 
 /// A hole reads as zeros; a place is never before where the search began, nor beyond the end.
 fn check_seek(files: &dyn FileSystem, inode: Inode, offset: u64, what: Seek, found: Result<u64>) -> Verdict {
-    let size = files.stat(inode).map_err(|errno| format!("stat answers {errno:?}"))?.size;
+    let size = files.stat(inode).map_err(|errno| format!("stat answers {errno}"))?.size;
     let (from, to) = match (what, found) {
         (_, Err(_)) if offset >= size => return Ok(()),
         (_, Ok(place)) if place < offset || place > size || offset >= size => return Err(format!("{place}, of {size} bytes")),
@@ -174,7 +172,7 @@ fn check_seek(files: &dyn FileSystem, inode: Inode, offset: u64, what: Seek, fou
     for start in [from, to - length] {
         let bytes = files
             .read(inode, start, length as usize)
-            .map_err(|errno| format!("read answers {errno:?}"))?;
+            .map_err(|errno| format!("read answers {errno}"))?;
         if bytes.iter().any(|byte| *byte != 0) {
             return Err(format!(
                 "found {found:?}, but what is no data from {start} holds other bytes than zeros"

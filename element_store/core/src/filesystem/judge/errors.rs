@@ -32,6 +32,11 @@ pub(super) fn possible(files: &dyn FileSystem, operation: &Operation, pairs: &Pa
             look.must(node.is_none_or(|node| node.kind == Type::Directory), Errno::NOTDIR);
         }
         Operation::Rename(from, to, replace) => look.rename((from.0, &from.1), (to.0, &to.1), *replace),
+        Operation::Change(id, Changes { size: Some(size), .. }) => look.content(*id, *size, 0),
+        Operation::SetXattr(id, name, ..) => {
+            look.stat(*id);
+            look.must(std::str::from_utf8(name).is_ok(), Errno::INVAL);
+        }
         Operation::Write(id, offset, bytes, _) => look.content(*id, *offset, bytes.length as u64),
         Operation::Allocate(id, _, offset, length) => {
             look.content(*id, *offset, *length);

@@ -81,12 +81,12 @@ impl Names {
 impl Judge {
     /// Nothing happens yet, but what a directory holds from now on must be seen.
     pub(super) fn start_listing(&mut self, both: Both<'_>, directory: Id) -> Verdict {
-        let is_directory = [0, 1].map(|side| both[side].list(self.pairs.inode(directory, side), 0, 1).map(|_| ()));
-        if is_directory[0] != is_directory[1] {
-            return Err(format!("list: a answers {:?}, b {:?}", is_directory[0], is_directory[1]));
-        }
-        if is_directory[0].is_ok() {
-            self.names.start(directory);
+        self.pairs.note_access(directory);
+        let listed = [0, 1].map(|side| both[side].list(self.pairs.inode(directory, side), 0, 1));
+        match listed.map(|answer| answer.map(drop)) {
+            [a, b] if a != b => return Err(format!("a answers {a:?}, b {b:?}")),
+            [Ok(()), _] => self.names.start(directory),
+            _ => {}
         }
         Ok(())
     }
@@ -119,10 +119,10 @@ impl Progress {
         if self.finished {
             return Ok(true);
         }
-        let entries = match list(files, directory, self.cookie, limit) {
+        let entries = match files.list(directory, self.cookie, limit) {
             Ok(entries) => entries,
             Err(Errno::STALE) if files.stat(directory) == Err(Errno::STALE) => return Ok(false),
-            Err(errno) => return Err(format!("{errno:?}")),
+            Err(errno) => return Err(errno.to_string()),
         };
         check_entries(files, &entries, limit)?;
         self.finished = entries.is_empty();
@@ -132,10 +132,6 @@ impl Progress {
         }
         Ok(true)
     }
-}
-
-fn list(files: &dyn FileSystem, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-    files.list(directory, cookie, limit)
 }
 
 impl Listing {
@@ -184,7 +180,9 @@ pub(super) fn list_all(files: &dyn FileSystem, directory: Inode, limit: usize) -
     let mut cookies = BTreeSet::new();
     let mut cookie = 0;
     loop {
-        let entries = list(files, directory, cookie, limit).map_err(|errno| format!("list answers {errno:?}"))?;
+        let entries = files
+            .list(directory, cookie, limit)
+            .map_err(|errno| format!("list answers {errno}"))?;
         check_entries(files, &entries, limit)?;
         let Some(last) = entries.last() else { return Ok(names) };
         cookie = last.cookie;
