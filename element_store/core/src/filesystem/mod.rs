@@ -7,6 +7,8 @@
 //! Every change is atomic and seen at once by all faces. It is durable after the next `sync`, or within a second; after a crash the state is one
 //! that was, and all that happened before any surviving change has survived too (`docs/DURABILITY.md`).
 
+pub mod judge;
+pub mod locks;
 pub mod model;
 
 pub use rustix::io::Errno;

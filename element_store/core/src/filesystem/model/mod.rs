@@ -1,11 +1,18 @@
 //! A file system in memory: what the store's own is judged by, and what the file faces test against.
 //!
-//! It owns a tree under one lock, so every call is atomic. Bounded: elements, names, attributes and content together stay within the bytes given at
-//! construction, then ENOSPC; a rename and whatever frees space always have room. Where the trait leaves a choice, it does as Linux's ext4 does:
-//! `accessed_ns` follows `relatime`; a rename changes the moved element's `changed_ns`; a new size changes the times even if it is the old one. Where
-//! several errors hold, it answers the one that Linux answers. Nothing outlives the value.
+//! It owns a tree under one lock, so every call is atomic. Bounded: elements, names, attributes and content together stay within the bytes given
+//! at construction, then ENOSPC; a rename and whatever frees space always have room. Nothing outlives the value.
 //!
 //! Content is kept in pages of PAGE_BYTES: that is how finely `seek` and `allocated` tell the truth.
+//!
+//! Where the trait and POSIX leave a choice it does as Linux's ext4 does, and answers the error that Linux answers first:
+//! - an access is noted as `relatime` does, by `read`, `read_link`, `list`, and `copy` of its source;
+//! - a rename changes `changed_ns` of what it moves and of what it replaces; two names of one file: of nothing;
+//! - a new size changes the times even if it is the old one; no bytes written, and no changes named, change nothing;
+//! - whatever is open stays until its last `close`: a removed directory with 0 links, empty, in which nothing can be made or found (ENOENT);
+//! - what is open without a name may be linked, however it came to have none;
+//! - `strip_privileges` comes after a new mode; set-gid goes only where the group may execute;
+//! - a directory's size is 0.
 
 mod attributes;
 mod content;

@@ -1,7 +1,7 @@
 //! The elements of the model, the space that they take, and how they come and go.
 //!
-//! Invariants: every element has a name or is open; `used` is the sum of `weight` over all elements; a directory's links are 2 and one for each
-//! directory in it; an element's number is never given again.
+//! Invariants: every element has a name or is open; `used` is the sum of `weight` over all elements; a directory's links are 2 and one for
+//! each directory in it; an element's number is never given again.
 
 use std::collections::BTreeMap;
 

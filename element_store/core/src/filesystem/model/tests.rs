@@ -64,7 +64,7 @@ impl World {
     }
 
     /// Which of an inode's times (`a`, `m`, `c`) moved to now while the action ran.
-    pub fn moved(&self, inode: Inode, action: impl FnOnce()) -> String {
+    pub fn moved<T>(&self, inode: Inode, action: impl FnOnce() -> T) -> String {
         let before = self.stat(inode);
         let now = self.tick();
         action();

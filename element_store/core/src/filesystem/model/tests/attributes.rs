@@ -28,39 +28,39 @@ fn changes_touch_what_they_name() {
     );
     assert_eq!((node.mode, node.uid, node.gid, node.accessed_ns), (0o4711, 1, 100, -5));
     assert_eq!(
-        world.moved(file, || drop(change(
+        world.moved(file, || change(
             &world,
             file,
             Changes {
                 gid: Some(2),
                 ..Changes::default()
             }
-        ))),
+        )),
         "c"
     );
     assert_eq!(
-        world.moved(file, || drop(change(
+        world.moved(file, || change(
             &world,
             file,
             Changes {
                 modified: Some(Time::Now),
                 ..Changes::default()
             }
-        ))),
+        )),
         "mc"
     );
     assert_eq!(
-        world.moved(file, || drop(change(
+        world.moved(file, || change(
             &world,
             file,
             Changes {
                 size: Some(9),
                 ..Changes::default()
             }
-        ))),
+        )),
         "mc"
     );
-    assert_eq!(world.moved(file, || drop(change(&world, file, Changes::default()))), "");
+    assert_eq!(world.moved(file, || change(&world, file, Changes::default())), "");
 }
 
 #[test]

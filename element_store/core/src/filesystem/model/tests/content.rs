@@ -110,11 +110,11 @@ fn content_moves_times_and_strips_privileges() {
     let world = World::new();
     let file = world.file(world.view, b"f");
     let model = &world.model;
-    assert_eq!(world.moved(file, || drop(model.write(file, 0, b"abc", false))), "mc");
-    assert_eq!(world.moved(file, || drop(model.write(file, 0, b"", true))), "");
-    assert_eq!(world.moved(file, || drop(read(&world, file))), "a");
-    assert_eq!(world.moved(file, || drop(read(&world, file))), "");
-    assert_eq!(world.moved(file, || drop(model.allocate(file, Allocation::Punch, 0, 1))), "mc");
+    assert_eq!(world.moved(file, || model.write(file, 0, b"abc", false)), "mc");
+    assert_eq!(world.moved(file, || model.write(file, 0, b"", true)), "");
+    assert_eq!(world.moved(file, || read(&world, file)), "a");
+    assert_eq!(world.moved(file, || read(&world, file)), "");
+    assert_eq!(world.moved(file, || model.allocate(file, Allocation::Punch, 0, 1)), "mc");
     model
         .change(
             file,
