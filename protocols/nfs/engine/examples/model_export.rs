@@ -15,12 +15,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let networks = arguments.map(|network| network.parse::<Network>()).collect::<Result<Vec<_>, _>>()?;
     let fs = Model::new(BYTES_MAX, system_clock());
     fs.create(ROOT, b"view", New::Directory, 0o1777, Owner { uid: 0, gid: 0 })?;
-    let mut export = Export { squash: Squash::None, ..Export::new("/view") };
+    let mut export = Export {
+        squash: Squash::None,
+        ..Export::new("/view")
+    };
     export.networks.extend(networks);
-    let config = Config { listen, exports: vec![export], fsid: 0x7265_666f_696c, key: [7; 32], limits: Limits::default() };
+    let config = Config {
+        listen,
+        exports: vec![export],
+        fsid: 0x7265_666f_696c,
+        key: [7; 32],
+        limits: Limits::default(),
+    };
     let server = Server::start(Arc::new(fs), config)?;
     let port = server.address().port();
-    println!("mount -t nfs -o vers=3,tcp,port={port},mountport={port},nolock,hard {}:/view /mnt", server.address().ip());
+    println!(
+        "mount -t nfs -o vers=3,tcp,port={port},mountport={port},nolock,hard {}:/view /mnt",
+        server.address().ip()
+    );
     loop {
         std::thread::park();
     }

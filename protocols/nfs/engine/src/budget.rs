@@ -31,7 +31,12 @@ pub struct Permit {
 
 impl Budget {
     pub fn new(bytes_max: usize, client_bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { used: Mutex::default(), freed: Condvar::new(), bytes_max, client_bytes_max })
+        Arc::new(Self {
+            used: Mutex::default(),
+            freed: Condvar::new(),
+            bytes_max,
+            client_bytes_max,
+        })
     }
 
     /// Waits until there is room; `None` after `patience`.
@@ -44,7 +49,11 @@ impl Budget {
             if used.bytes + bytes <= self.bytes_max && of_client + bytes <= self.client_bytes_max {
                 used.bytes += bytes;
                 used.clients.insert(address, of_client + bytes);
-                return Some(Permit { budget: self.clone(), address, bytes });
+                return Some(Permit {
+                    budget: self.clone(),
+                    address,
+                    bytes,
+                });
             }
             let left = deadline.checked_duration_since(Instant::now())?;
             used.waiting += 1;

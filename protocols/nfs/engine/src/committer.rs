@@ -52,7 +52,13 @@ impl Committer {
                 return;
             }
             let durable = matches!(catch_unwind(AssertUnwindSafe(|| fs.sync())), Ok(Ok(())));
-            for Pending { ticket, key, reply, unless_durable } in pending {
+            for Pending {
+                ticket,
+                key,
+                reply,
+                unless_durable,
+            } in pending
+            {
                 deliver(ticket, key, if durable { reply } else { unless_durable.into() });
             }
         }
@@ -61,7 +67,10 @@ impl Committer {
     /// All that waits; nothing after `stop`.
     fn take(&self) -> Vec<Pending> {
         let queue = self.queue.lock().unwrap();
-        let mut queue = self.ready.wait_while(queue, |queue| queue.pending.is_empty() && !queue.stopped).unwrap();
+        let mut queue = self
+            .ready
+            .wait_while(queue, |queue| queue.pending.is_empty() && !queue.stopped)
+            .unwrap();
         std::mem::take(&mut queue.pending)
     }
 }

@@ -43,7 +43,10 @@ pub struct Ticket {
 impl Ticket {
     pub fn new(connection: &Arc<Connection>, permit: Permit) -> Self {
         *connection.outstanding.lock().unwrap() += 1;
-        Self { connection: connection.clone(), _permit: permit }
+        Self {
+            connection: connection.clone(),
+            _permit: permit,
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -79,15 +82,30 @@ impl Connection {
     pub fn new(stream: TcpStream, client: Client, flusher: Arc<Flusher>) -> std::io::Result<Arc<Self>> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let output = Output { queue: VecDeque::new(), sent: 0, broken: false, progressed: Instant::now() };
+        let output = Output {
+            queue: VecDeque::new(),
+            sent: 0,
+            broken: false,
+            progressed: Instant::now(),
+        };
         let (output, outstanding, settled) = (Mutex::new(output), Mutex::new(0), Condvar::new());
-        Ok(Arc::new(Self { stream, client, flusher, output, outstanding, settled }))
+        Ok(Arc::new(Self {
+            stream,
+            client,
+            flusher,
+            output,
+            outstanding,
+            settled,
+        }))
     }
 
     /// Waits until fewer than `calls` are outstanding; false after `patience`.
     pub fn settle(&self, calls: usize, patience: Duration) -> bool {
         let outstanding = self.outstanding.lock().unwrap();
-        let (outstanding, _) = self.settled.wait_timeout_while(outstanding, patience, |outstanding| *outstanding >= calls).unwrap();
+        let (outstanding, _) = self
+            .settled
+            .wait_timeout_while(outstanding, patience, |outstanding| *outstanding >= calls)
+            .unwrap();
         *outstanding < calls
     }
 

@@ -35,7 +35,10 @@ pub struct Answer {
 
 impl From<Vec<u8>> for Answer {
     fn from(head: Vec<u8>) -> Self {
-        Self { reply: head.into(), unless_durable: None }
+        Self {
+            reply: head.into(),
+            unless_durable: None,
+        }
     }
 }
 
@@ -49,7 +52,11 @@ pub struct Programs {
 
 impl Programs {
     pub fn answer(&self, client: Client, call: &Call<'_>) -> Answer {
-        let operation = Operation { service: &self.service, client, credential: call.credential.as_ref() };
+        let operation = Operation {
+            service: &self.service,
+            client,
+            credential: call.credential.as_ref(),
+        };
         let mut reply = accepted(call.xid, REPLY_BYTES);
         let done = match call.program {
             // A procedure that panics is our bug and this call's misfortune, nobody else's.
@@ -63,8 +70,17 @@ impl Programs {
         };
         match done {
             Ok(Effect::Nothing) => finish(reply, 0).into(),
-            Ok(Effect::Durable) => Answer { reply: finish(reply, 0).into(), unless_durable: Some(failure(call, Status::IO)) },
-            Ok(Effect::Payload(payload)) => Answer { reply: Reply { head: finish(reply, payload.len()), payload }, unless_durable: None },
+            Ok(Effect::Durable) => Answer {
+                reply: finish(reply, 0).into(),
+                unless_durable: Some(failure(call, Status::IO)),
+            },
+            Ok(Effect::Payload(payload)) => Answer {
+                reply: Reply {
+                    head: finish(reply, payload.len()),
+                    payload,
+                },
+                unless_durable: None,
+            },
             Err(why) => unavailable(call.xid, why).into(),
         }
     }
@@ -81,7 +97,11 @@ pub fn failure(call: &Call<'_>, status: Status) -> Vec<u8> {
 /// their sender nothing but an inexact account: what is allocated follows what was parsed, at most a transfer.
 pub fn answer_bytes_max(call: &Call<'_>) -> usize {
     let bulky = call.program == nfs::PROGRAM && matches!(call.procedure, nfs::READ | nfs::READDIR | nfs::READDIRPLUS);
-    if bulky { trefoil_core::filesystem::TRANSFER_BYTES_MAX.min(last_word(call.arguments)) } else { 0 }
+    if bulky {
+        trefoil_core::filesystem::TRANSFER_BYTES_MAX.min(last_word(call.arguments))
+    } else {
+        0
+    }
 }
 
 fn last_word(arguments: &[u8]) -> usize {

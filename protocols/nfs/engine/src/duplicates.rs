@@ -30,7 +30,13 @@ impl Key {
     pub fn new(address: IpAddr, call: &Call<'_>, record: &[u8]) -> Self {
         let hash = blake3::hash(record);
         let hash = std::array::from_fn(|index| hash.as_bytes()[index]);
-        Self { address, xid: call.xid, program: call.program, procedure: call.procedure, hash }
+        Self {
+            address,
+            xid: call.xid,
+            program: call.program,
+            procedure: call.procedure,
+            hash,
+        }
     }
 }
 
@@ -67,7 +73,10 @@ pub enum Verdict<W> {
 
 impl<W> Default for Duplicates<W> {
     fn default() -> Self {
-        Self(Mutex::new(State { clients: HashMap::new(), clock: 0 }))
+        Self(Mutex::new(State {
+            clients: HashMap::new(),
+            clock: 0,
+        }))
     }
 }
 
@@ -94,7 +103,9 @@ impl<W> Duplicates<W> {
     pub fn finish(&self, key: Key, reply: &Reply) -> Vec<W> {
         let mut state = self.0.lock().unwrap();
         // It may have been forgotten with its client.
-        let Some(client) = state.clients.get_mut(&key.address) else { return Vec::new() };
+        let Some(client) = state.clients.get_mut(&key.address) else {
+            return Vec::new();
+        };
         let before = client.entries.insert(key, Entry::Done(reply.clone()));
         client.order.push_back(key);
         if client.order.len() > ENTRIES_MAX
@@ -113,10 +124,18 @@ impl<W> State<W> {
     fn client(&mut self, address: IpAddr) -> &mut ClientCache<W> {
         self.clock += 1;
         if !self.clients.contains_key(&address) && self.clients.len() >= CLIENTS_MAX {
-            let silent = self.clients.iter().min_by_key(|(_, client)| client.used).map(|(&address, _)| address);
+            let silent = self
+                .clients
+                .iter()
+                .min_by_key(|(_, client)| client.used)
+                .map(|(&address, _)| address);
             silent.and_then(|address| self.clients.remove(&address));
         }
-        let client = self.clients.entry(address).or_insert_with(|| ClientCache { entries: HashMap::new(), order: VecDeque::new(), used: 0 });
+        let client = self.clients.entry(address).or_insert_with(|| ClientCache {
+            entries: HashMap::new(),
+            order: VecDeque::new(),
+            used: 0,
+        });
         client.used = self.clock;
         client
     }
@@ -127,7 +146,13 @@ mod tests {
     use super::*;
 
     fn key(address: u8, xid: u32) -> Key {
-        Key { address: IpAddr::from([127, 0, 0, address]), xid, program: 1, procedure: 1, hash: [0; 16] }
+        Key {
+            address: IpAddr::from([127, 0, 0, address]),
+            xid,
+            program: 1,
+            procedure: 1,
+            hash: [0; 16],
+        }
     }
 
     fn reply(byte: u8) -> Reply {

@@ -133,7 +133,11 @@ pub fn walk<'a>(
         enter(&node)?;
         node = fs.lookup(node.inode, part)?;
     }
-    if node.kind == Type::Directory { Ok(node) } else { Err(Errno::NOTDIR) }
+    if node.kind == Type::Directory {
+        Ok(node)
+    } else {
+        Err(Errno::NOTDIR)
+    }
 }
 
 struct Resolved {
@@ -152,8 +156,16 @@ pub struct Exports {
 
 impl Exports {
     pub fn new(fs: Arc<dyn FileSystem>, exports: Vec<Export>) -> Self {
-        let nothing = Resolved { at: Instant::now(), exports: HashMap::new() };
-        let this = Self { fs, list: RwLock::default(), resolved: RwLock::new(Arc::new(nothing)), resolving: Mutex::default() };
+        let nothing = Resolved {
+            at: Instant::now(),
+            exports: HashMap::new(),
+        };
+        let this = Self {
+            fs,
+            list: RwLock::default(),
+            resolved: RwLock::new(Arc::new(nothing)),
+            resolving: Mutex::default(),
+        };
         this.replace(exports);
         this
     }
@@ -172,13 +184,20 @@ impl Exports {
                 Ok(node) => Some(node.inode),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::INVAL) => None,
                 // A store in trouble says nothing about what is exported.
-                Err(_) => known.exports.iter().find(|(_, exports)| exports.contains(export)).map(|(&root, _)| root),
+                Err(_) => known
+                    .exports
+                    .iter()
+                    .find(|(_, exports)| exports.contains(export))
+                    .map(|(&root, _)| root),
             };
             if let Some(root) = root {
                 exports.entry(root).or_default().push(export.clone());
             }
         }
-        *self.resolved.write().unwrap() = Arc::new(Resolved { at: Instant::now(), exports });
+        *self.resolved.write().unwrap() = Arc::new(Resolved {
+            at: Instant::now(),
+            exports,
+        });
     }
 
     fn resolved(&self) -> Arc<Resolved> {
@@ -205,13 +224,23 @@ impl Exports {
         let list = self.list.read().unwrap().clone();
         let length = |export: &Export| parts(export.path.as_bytes()).count();
         let holds = |export: &Export| parts(export.path.as_bytes()).eq(wanted.iter().copied().take(length(export)));
-        let longest = list.iter().filter(|export| holds(export)).map(|export| length(export)).max().ok_or(Errno::ACCESS)?;
+        let longest = list
+            .iter()
+            .filter(|export| holds(export))
+            .map(|export| length(export))
+            .max()
+            .ok_or(Errno::ACCESS)?;
         let mut candidates = list.iter().filter(|export| holds(export) && length(export) == longest);
         let export = candidates.find(|export| export.admits(client)).cloned().ok_or(Errno::ACCESS)?;
         let _alone = self.resolving.lock().unwrap();
         self.resolve();
         let resolved = self.resolved.read().unwrap().clone();
-        let root = resolved.exports.iter().find(|(_, exports)| exports.contains(&export)).map(|(&root, _)| root).ok_or(Errno::NOENT)?;
+        let root = resolved
+            .exports
+            .iter()
+            .find(|(_, exports)| exports.contains(&export))
+            .map(|(&root, _)| root)
+            .ok_or(Errno::NOENT)?;
         Ok((export, root, wanted[longest..].to_vec()))
     }
 
@@ -246,10 +275,16 @@ mod tests {
     #[test]
     fn a_new_export_admits_this_machine_only() {
         let export = Export::new("/view");
-        let client = |address: &str| Client { address: address.parse().unwrap(), port: 2000 };
+        let client = |address: &str| Client {
+            address: address.parse().unwrap(),
+            port: 2000,
+        };
         assert!(export.admits(client("127.0.0.1")) && export.admits(client("::1")));
         assert!(!export.admits(client("192.168.0.1")) && !export.admits(client("::2")));
-        let strict = Export { privileged_ports: true, ..export };
+        let strict = Export {
+            privileged_ports: true,
+            ..export
+        };
         assert!(!strict.admits(client("127.0.0.1")));
     }
 }

@@ -21,7 +21,11 @@ pub struct Flusher {
 
 impl Flusher {
     pub fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { added: Mutex::default(), wake: Signal::new()?, stopped: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            added: Mutex::default(),
+            wake: Signal::new()?,
+            stopped: AtomicBool::new(false),
+        }))
     }
 
     pub fn add(&self, connection: Arc<Connection>) {

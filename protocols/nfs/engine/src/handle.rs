@@ -49,9 +49,16 @@ impl Handles {
     pub fn decode(&self, bytes: &[u8]) -> Result<Handle, Garbage> {
         let bytes: &[u8; HANDLE_BYTES] = bytes.try_into().map_err(|_| Garbage)?;
         let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| bytes[at + index]));
-        let handle = Handle { export_root: word(12), inode: word(20) };
+        let handle = Handle {
+            export_root: word(12),
+            inode: word(20),
+        };
         // The whole is compared, in a time that does not tell how much of it was right.
-        let differing = self.encode(handle).iter().zip(bytes).fold(0, |differing, (ours, theirs)| differing | (ours ^ theirs));
+        let differing = self
+            .encode(handle)
+            .iter()
+            .zip(bytes)
+            .fold(0, |differing, (ours, theirs)| differing | (ours ^ theirs));
         if differing == 0 { Ok(handle) } else { Err(Garbage) }
     }
 
@@ -68,7 +75,10 @@ mod tests {
     #[test]
     fn a_handle_is_believed_only_as_it_was_made() {
         let handles = Handles::new(9, [1; 32]);
-        let handle = Handle { export_root: 3, inode: 1 << 40 };
+        let handle = Handle {
+            export_root: 3,
+            inode: 1 << 40,
+        };
         let bytes = handles.encode(handle);
         assert_eq!(handles.decode(&bytes), Ok(handle));
         for bit in 0..bytes.len() * 8 {

@@ -35,7 +35,10 @@ impl Mounts {
 
     /// One, or all of a client.
     fn remove(&self, address: IpAddr, path: Option<&[u8]>) {
-        self.0.lock().unwrap().retain(|mount| mount.0 != address || path.is_some_and(|path| path != mount.1));
+        self.0
+            .lock()
+            .unwrap()
+            .retain(|mount| mount.0 != address || path.is_some_and(|path| path != mount.1));
     }
 }
 
@@ -87,7 +90,10 @@ fn find(operation: &Operation<'_>, path: &[u8]) -> Result<Handle, Status> {
     let caller = Caller::new(operation.credential, &export);
     let enter = |node: &_| caller.may(operation.fs(), node, EXECUTE);
     let node = walk(operation.fs(), rest.into_iter(), root, enter)?;
-    Ok(Handle { export_root: root, inode: node.inode })
+    Ok(Handle {
+        export_root: root,
+        inode: node.inode,
+    })
 }
 
 fn dump(mounts: &Mounts, reply: &mut Encoder) {

@@ -49,12 +49,24 @@ impl Caller {
     pub fn new(credential: Option<&SystemCredential>, export: &Export) -> Self {
         let (uid, gid) = (export.anonymous_uid, export.anonymous_gid);
         match (credential, export.squash) {
-            (None, _) | (_, Squash::All) => Self { uid, gid, groups: Vec::new() },
-            (Some(said), Squash::None) => Self { uid: said.uid, gid: said.gid, groups: said.groups.clone() },
+            (None, _) | (_, Squash::All) => Self {
+                uid,
+                gid,
+                groups: Vec::new(),
+            },
+            (Some(said), Squash::None) => Self {
+                uid: said.uid,
+                gid: said.gid,
+                groups: said.groups.clone(),
+            },
             (Some(said), Squash::Root) => {
                 let or = |id: u32, anonymous: u32| if id == 0 { anonymous } else { id };
                 let groups = said.groups.iter().map(|&group| or(group, gid)).collect();
-                Self { uid: or(said.uid, uid), gid: or(said.gid, gid), groups }
+                Self {
+                    uid: or(said.uid, uid),
+                    gid: or(said.gid, gid),
+                    groups,
+                }
             }
         }
     }
@@ -73,7 +85,11 @@ impl Caller {
 
     /// EACCES unless all of `wanted` is granted.
     pub fn may(&self, fs: &dyn FileSystem, node: &Node, wanted: u32) -> Result<(), Errno> {
-        if self.granted(fs, node)?.has(wanted) { Ok(()) } else { Err(Errno::ACCESS) }
+        if self.granted(fs, node)?.has(wanted) {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS)
+        }
     }
 
     pub fn granted(&self, fs: &dyn FileSystem, node: &Node) -> Result<Granted, Errno> {
@@ -109,7 +125,9 @@ impl Caller {
         };
         let groups: Vec<u32> = entries.iter().filter(mine).map(|entry| entry.bits & mask).collect();
         if groups.is_empty() {
-            return Ok(Granted::one(entries.iter().find(|entry| entry.tag == TAG_OTHER).map_or(0, |entry| entry.bits)));
+            return Ok(Granted::one(
+                entries.iter().find(|entry| entry.tag == TAG_OTHER).map_or(0, |entry| entry.bits),
+            ));
         }
         Ok(Granted(groups))
     }
@@ -146,7 +164,9 @@ impl Caller {
 
     fn may_give(&self, node: &Node, changes: &Changes) -> Result<(), Errno> {
         let uid = changes.uid.is_none_or(|uid| self.is_root() || (uid == node.uid && self.uid == uid));
-        let gid = changes.gid.is_none_or(|gid| self.is_root() || (self.uid == node.uid && (gid == node.gid || self.in_group(gid))));
+        let gid = changes
+            .gid
+            .is_none_or(|gid| self.is_root() || (self.uid == node.uid && (gid == node.gid || self.in_group(gid))));
         if uid && gid { Ok(()) } else { Err(Errno::PERM) }
     }
 

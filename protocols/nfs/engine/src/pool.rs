@@ -34,7 +34,11 @@ fn identity(connection: &Arc<Connection>) -> usize {
 
 impl Pool {
     pub fn new(threads: usize) -> Self {
-        Self { queue: Mutex::default(), ready: Condvar::new(), running_max: threads.div_ceil(2) }
+        Self {
+            queue: Mutex::default(),
+            ready: Condvar::new(),
+            running_max: threads.div_ceil(2),
+        }
     }
 
     pub fn push(&self, work: Work) {
@@ -86,7 +90,9 @@ impl Pool {
 
     fn done(&self, connection: usize) {
         let mut queue = self.queue.lock().unwrap();
-        let Some((waiting, running)) = queue.waiting.get_mut(&connection) else { return };
+        let Some((waiting, running)) = queue.waiting.get_mut(&connection) else {
+            return;
+        };
         *running -= 1;
         if waiting.is_empty() && *running == 0 {
             queue.waiting.remove(&connection);

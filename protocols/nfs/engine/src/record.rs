@@ -71,7 +71,15 @@ impl<'a> Records<'a> {
     /// `stream` does not block.
     pub fn new(stream: &'a TcpStream, stop: &'a Signal, buffers: &'a Buffers) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { stream, stop, buffers, buffer, start: 0, end: 0, deadline: Instant::now() }
+        Self {
+            stream,
+            stop,
+            buffers,
+            buffer,
+            start: 0,
+            end: 0,
+            deadline: Instant::now(),
+        }
     }
 
     /// Whether something of a further record is here already.

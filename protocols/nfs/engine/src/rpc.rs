@@ -87,7 +87,14 @@ impl<'a> Call<'a> {
             },
             _ => return refuse(AUTH_REJECTED_CREDENTIAL),
         };
-        Ok(Ok(Self { xid, program, version, procedure, credential, arguments: decoder.rest() }))
+        Ok(Ok(Self {
+            xid,
+            program,
+            version,
+            procedure,
+            credential,
+            arguments: decoder.rest(),
+        }))
     }
 }
 

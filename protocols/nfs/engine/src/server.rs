@@ -106,10 +106,19 @@ impl Server {
         let mut verifier = [0; 8];
         rustix::rand::getrandom(&mut verifier, rustix::rand::GetRandomFlags::empty())?;
         let exports = Exports::new(fs.clone(), config.exports);
-        let service = Service { fs, exports, handles: Handles::new(config.fsid, config.key), verifier };
+        let service = Service {
+            fs,
+            exports,
+            handles: Handles::new(config.fsid, config.key),
+            verifier,
+        };
         let limits = config.limits;
         let shared = Arc::new(Shared {
-            programs: Programs { service, mounts: Mounts::default(), port: address.port() },
+            programs: Programs {
+                service,
+                mounts: Mounts::default(),
+                port: address.port(),
+            },
             budget: Budget::new(limits.memory_bytes, limits.memory_bytes_per_client),
             buffers: Buffers::default(),
             duplicates: Duplicates::default(),
@@ -122,7 +131,12 @@ impl Server {
             readers: Mutex::default(),
             limits,
         });
-        let mut server = Self { shared, address, acceptor: None, helpers: Vec::new() };
+        let mut server = Self {
+            shared,
+            address,
+            acceptor: None,
+            helpers: Vec::new(),
+        };
         server.start_threads(listener)?;
         Ok(server)
     }
@@ -138,13 +152,21 @@ impl Server {
         }
         for _ in 0..COMMITTERS {
             let shared = self.shared.clone();
-            let run = move || shared.committer.run(&*shared.programs.service.fs, |ticket, key, reply| shared.deliver(ticket, key, reply));
+            let run = move || {
+                shared.committer.run(&*shared.programs.service.fs, |ticket, key, reply| {
+                    shared.deliver(ticket, key, reply)
+                })
+            };
             start("committer", Box::new(run))?;
         }
         let shared = self.shared.clone();
         start("flusher", Box::new(move || shared.flusher.run()))?;
         let shared = self.shared.clone();
-        self.acceptor = Some(Builder::new().name("nfs-acceptor".into()).spawn(move || accept(&shared, &listener))?);
+        self.acceptor = Some(
+            Builder::new()
+                .name("nfs-acceptor".into())
+                .spawn(move || accept(&shared, &listener))?,
+        );
         Ok(())
     }
 
@@ -190,7 +212,10 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         match listener.accept() {
             Ok((stream, peer)) => {
                 number += 1;
-                let client = Client { address: peer.ip().to_canonical(), port: peer.port() };
+                let client = Client {
+                    address: peer.ip().to_canonical(),
+                    port: peer.port(),
+                };
                 // A connection that cannot be served is closed by being dropped.
                 let _ = admit(shared, number, stream, client);
             }
@@ -229,7 +254,10 @@ fn admit(shared: &Arc<Shared>, number: u64, stream: TcpStream, client: Client) -
 impl Shared {
     fn has_room(&self, address: IpAddr) -> bool {
         let connections = self.connections.lock().unwrap();
-        let of_client = connections.values().filter(|connection| connection.client.address == address).count();
+        let of_client = connections
+            .values()
+            .filter(|connection| connection.client.address == address)
+            .count();
         connections.len() < self.limits.connections && of_client < self.limits.connections_per_client
     }
 
@@ -259,7 +287,11 @@ impl Shared {
                 return End::Broken;
             }
             // Who is not served has nothing large to say.
-            let content = if self.programs.service.exports.admits(connection.client) { TRANSFER_BYTES_MAX } else { 0 };
+            let content = if self.programs.service.exports.admits(connection.client) {
+                TRANSFER_BYTES_MAX
+            } else {
+                0
+            };
             let record = match records.next(content + CALL_BYTES_MAX) {
                 Ok(record) => record,
                 Err(end) => return end,
@@ -278,7 +310,12 @@ impl Shared {
             Err(Refused::NotACall) => return false,
         };
         let bytes = record.len() + CALL_BYTES_MAX + call.as_ref().map_or(0, answer_bytes_max);
-        let Some(permit) = self.budget.take(connection.client.address, bytes, Duration::from_secs(PATIENCE_SECONDS)) else { return false };
+        let Some(permit) = self
+            .budget
+            .take(connection.client.address, bytes, Duration::from_secs(PATIENCE_SECONDS))
+        else {
+            return false;
+        };
         let ticket = Ticket::new(connection, permit);
         match call {
             Err(answer) => ticket.send(answer.into()),
@@ -320,7 +357,12 @@ impl Shared {
         };
         let answer = self.programs.answer(client, call);
         match answer.unless_durable {
-            Some(unless_durable) => self.committer.push(Pending { ticket, key, reply: answer.reply, unless_durable }),
+            Some(unless_durable) => self.committer.push(Pending {
+                ticket,
+                key,
+                reply: answer.reply,
+                unless_durable,
+            }),
             None => self.deliver(ticket, key, answer.reply),
         }
     }
@@ -339,7 +381,9 @@ impl Shared {
 fn farewell(mut stream: &TcpStream) {
     let never = Signal::new();
     let deadline = Instant::now() + Duration::from_secs(FAREWELL_SECONDS);
-    let (Ok(never), Ok(())) = (never, stream.shutdown(Shutdown::Write)) else { return };
+    let (Ok(never), Ok(())) = (never, stream.shutdown(Shutdown::Write)) else {
+        return;
+    };
     let mut unread = [0; 4096];
     while Instant::now() < deadline {
         match stream.read(&mut unread) {

@@ -54,7 +54,10 @@ fn wait(descriptors: &mut [PollFd<'_>], deadline: Instant) -> io::Result<()> {
     loop {
         // Rounded up, so that a wait does not end a little early again and again.
         let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(1);
-        let left = Timespec { tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: left.subsec_nanos().into() };
+        let left = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
         match poll(descriptors, Some(&left)) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}

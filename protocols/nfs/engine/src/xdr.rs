@@ -73,7 +73,9 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes) }
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
     }
 
     pub fn u32(&mut self, value: u32) {

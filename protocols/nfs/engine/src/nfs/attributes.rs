@@ -70,11 +70,25 @@ pub fn encode_after(reply: &mut Encoder, fsid: u64, node: Option<&Node>) {
 
 /// `sattr3`
 pub fn decode_changes(arguments: &mut Decoder<'_>) -> Decoded<Changes> {
-    let mut word = || -> Decoded<Option<u32>> { if arguments.boolean()? { arguments.u32().map(Some) } else { Ok(None) } };
+    let mut word = || -> Decoded<Option<u32>> {
+        if arguments.boolean()? {
+            arguments.u32().map(Some)
+        } else {
+            Ok(None)
+        }
+    };
     let (mode, uid, gid) = (word()?.map(|mode| mode & 0o7777), word()?, word()?);
     let size = if arguments.boolean()? { Some(arguments.u64()?) } else { None };
     let (accessed, modified) = (decode_time(arguments)?, decode_time(arguments)?);
-    Ok(Changes { mode, uid, gid, size, accessed, modified, strip_privileges: false })
+    Ok(Changes {
+        mode,
+        uid,
+        gid,
+        size,
+        accessed,
+        modified,
+        strip_privileges: false,
+    })
 }
 
 /// `set_atime` and `set_mtime`

@@ -51,7 +51,9 @@ pub fn create(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mu
 
 pub fn mkdir(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let ((handle, name), changes) = (decode_entry(arguments)?, decode_changes(arguments)?);
-    make(operation, handle, name, reply, |place, wcc| create_other(operation, place, (name, New::Directory, DIRECTORY_MODE), changes, wcc))
+    make(operation, handle, name, reply, |place, wcc| {
+        create_other(operation, place, (name, New::Directory, DIRECTORY_MODE), changes, wcc)
+    })
 }
 
 pub fn symlink(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
@@ -64,7 +66,11 @@ pub fn symlink(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &m
 
 pub fn mknod(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let ((handle, name), kind) = (decode_entry(arguments)?, arguments.u32()?);
-    let changes = if matches!(kind, 3 | 4 | 6 | 7) { decode_changes(arguments)? } else { Changes::default() };
+    let changes = if matches!(kind, 3 | 4 | 6 | 7) {
+        decode_changes(arguments)?
+    } else {
+        Changes::default()
+    };
     let mut number = || -> Decoded<u64> { Ok(device_number([arguments.u32()?, arguments.u32()?])) };
     let new = match kind {
         3 => Some(New::BlockDevice(number()?)),
@@ -136,7 +142,11 @@ fn open_existing(operation: &Operation<'_>, place: &Place, node: Node, size: Opt
             if place.caller.uid != node.uid {
                 place.caller.may(operation.fs(), &node, WRITE)?;
             }
-            let changes = Changes { size: Some(size), strip_privileges: !place.caller.is_root(), ..Changes::default() };
+            let changes = Changes {
+                size: Some(size),
+                strip_privileges: !place.caller.is_root(),
+                ..Changes::default()
+            };
             Ok(operation.fs().change(node.inode, &changes)?)
         }
         _ => Ok(node),
@@ -157,7 +167,13 @@ fn create_file(operation: &Operation<'_>, place: &Place, name: &[u8], mut change
 }
 
 /// Made without a name, changed, named.
-fn create_complete(operation: &Operation<'_>, place: &Place, name: &[u8], (mode, owner): (u32, Owner), changes: &Changes) -> Result<Node, Status> {
+fn create_complete(
+    operation: &Operation<'_>,
+    place: &Place,
+    name: &[u8],
+    (mode, owner): (u32, Owner),
+    changes: &Changes,
+) -> Result<Node, Status> {
     let fs = operation.fs();
     match fs.lookup(place.node.inode, name) {
         Ok(_) => return Err(Status::EXIST),
@@ -165,14 +181,20 @@ fn create_complete(operation: &Operation<'_>, place: &Place, name: &[u8], (mode,
         Err(error) => return Err(error.into()),
     }
     let unnamed = fs.create_unnamed(place.node.inode, mode, owner)?;
-    let named = fs.change(unnamed.inode, changes).and_then(|_| fs.link(unnamed.inode, place.node.inode, name));
+    let named = fs
+        .change(unnamed.inode, changes)
+        .and_then(|_| fs.link(unnamed.inode, place.node.inode, name));
     fs.close(unnamed.inode);
     Ok(named?)
 }
 
 fn create_exclusive(operation: &Operation<'_>, place: &Place, name: &[u8], times: [i64; 2], wcc: &mut Wcc) -> Result<Node, Status> {
     let [accessed, modified] = times;
-    let changes = Changes { accessed: Some(Time::At(accessed)), modified: Some(Time::At(modified)), ..Changes::default() };
+    let changes = Changes {
+        accessed: Some(Time::At(accessed)),
+        modified: Some(Time::At(modified)),
+        ..Changes::default()
+    };
     match create_file(operation, place, name, changes, wcc) {
         Err(Status::EXIST) => {}
         done => return done,
@@ -210,11 +232,23 @@ fn beginnings(place: &Place, changes: &mut Changes, mode: u32) -> (u32, Owner) {
     if caller.is_root() {
         // A directory with the set-gid bit gives its own group to what is made in it, unless root says otherwise.
         changes.gid = if inherits { gid } else { None };
-        return (mode, Owner { uid: uid.unwrap_or(caller.uid), gid: gid.unwrap_or(caller.gid) });
+        return (
+            mode,
+            Owner {
+                uid: uid.unwrap_or(caller.uid),
+                gid: gid.unwrap_or(caller.gid),
+            },
+        );
     }
     let group = if inherits { place.node.gid } else { caller.gid };
     if !caller.in_group(group) {
         mode &= !SET_GID;
     }
-    (mode, Owner { uid: caller.uid, gid: caller.gid })
+    (
+        mode,
+        Owner {
+            uid: caller.uid,
+            gid: caller.gid,
+        },
+    )
 }

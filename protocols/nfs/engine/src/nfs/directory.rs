@@ -34,14 +34,34 @@ struct Wanted {
 pub fn readdir(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let (handle, cookie, _verifier, bytes) = (decode_handle(arguments)?, arguments.u64()?, arguments.u64()?, arguments.u32()?);
     let bytes_max = (bytes as usize).min(LISTING_BYTES_MAX);
-    answer(operation, handle, &Wanted { cookie, bytes_max, plain_bytes_max: bytes_max, plus: false }, reply)
+    answer(
+        operation,
+        handle,
+        &Wanted {
+            cookie,
+            bytes_max,
+            plain_bytes_max: bytes_max,
+            plus: false,
+        },
+        reply,
+    )
 }
 
 pub fn readdirplus(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let (handle, cookie, _verifier) = (decode_handle(arguments)?, arguments.u64()?, arguments.u64()?);
     let (plain, bytes) = (arguments.u32()?, arguments.u32()?);
     let bytes_max = (bytes as usize).min(LISTING_BYTES_MAX);
-    answer(operation, handle, &Wanted { cookie, bytes_max, plain_bytes_max: plain as usize, plus: true }, reply)
+    answer(
+        operation,
+        handle,
+        &Wanted {
+            cookie,
+            bytes_max,
+            plain_bytes_max: plain as usize,
+            plus: true,
+        },
+        reply,
+    )
 }
 
 fn answer(operation: &Operation<'_>, handle: &[u8], wanted: &Wanted, reply: &mut Encoder) -> Decoded<Effect> {
@@ -55,7 +75,13 @@ fn answer(operation: &Operation<'_>, handle: &[u8], wanted: &Wanted, reply: &mut
     Ok(Effect::Nothing)
 }
 
-fn list(operation: &Operation<'_>, handle: &[u8], wanted: &Wanted, directory: &mut Option<Node>, reply: &mut Encoder) -> Result<(), Status> {
+fn list(
+    operation: &Operation<'_>,
+    handle: &[u8],
+    wanted: &Wanted,
+    directory: &mut Option<Node>,
+    reply: &mut Encoder,
+) -> Result<(), Status> {
     let place = operation.directory(handle)?;
     *directory = Some(place.node.clone());
     place.caller.may(operation.fs(), &place.node, READ)?;
@@ -63,7 +89,15 @@ fn list(operation: &Operation<'_>, handle: &[u8], wanted: &Wanted, directory: &m
     let start = reply.len();
     encode_after(reply, operation.fsid(), Some(&place.node));
     reply.u64(0);
-    let mut listing = Listing { operation, place: &place, wanted, reply, start, plain_bytes: 0, entries: 0 };
+    let mut listing = Listing {
+        operation,
+        place: &place,
+        wanted,
+        reply,
+        start,
+        plain_bytes: 0,
+        entries: 0,
+    };
     let end = listing.fill()?;
     if listing.entries == 0 && !end {
         return Err(Status::TOO_SMALL);
@@ -101,7 +135,10 @@ impl Listing<'_> {
             let entries = self.operation.fs().list(self.place.node.inode, cookie, self.batch())?;
             let Some(last) = entries.last() else { return Ok(true) };
             cookie = last.cookie;
-            if !entries.iter().all(|Entry { name, cookie, node }| self.push(name, cookie + COOKIES_BEFORE, node)) {
+            if !entries
+                .iter()
+                .all(|Entry { name, cookie, node }| self.push(name, cookie + COOKIES_BEFORE, node))
+            {
                 return Ok(false);
             }
         }
@@ -112,7 +149,10 @@ impl Listing<'_> {
         let room = self.wanted.bytes_max.saturating_sub(self.reply.len() - self.start);
         let bytes = ENTRY_BYTES_MIN + if self.wanted.plus { PLUS_BYTES } else { 0 };
         let plain_room = self.wanted.plain_bytes_max.saturating_sub(self.plain_bytes);
-        (room / bytes).min(plain_room / (ENTRY_BYTES_MIN - 4)).saturating_add(1).min(BATCH_ENTRIES_MAX)
+        (room / bytes)
+            .min(plain_room / (ENTRY_BYTES_MIN - 4))
+            .saturating_add(1)
+            .min(BATCH_ENTRIES_MAX)
     }
 
     /// False if it finds no room.

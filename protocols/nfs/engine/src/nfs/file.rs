@@ -32,7 +32,11 @@ pub fn getattr(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &m
 
 pub fn setattr(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let (handle, changes) = (decode_handle(arguments)?, decode_changes(arguments)?);
-    let guard = if arguments.boolean()? { Some([arguments.u32()?, arguments.u32()?]) } else { None };
+    let guard = if arguments.boolean()? {
+        Some([arguments.u32()?, arguments.u32()?])
+    } else {
+        None
+    };
     let mut wcc = Wcc::default();
     let result = set(operation, handle, changes, guard, &mut wcc);
     Ok(finish(operation, result, wcc, reply))
@@ -74,7 +78,10 @@ fn granted(operation: &Operation<'_>, place: &Place) -> Result<u32, Status> {
     let when = |granted: bool, bits: u32| if granted { bits } else { 0 };
     let writable = !place.export.read_only;
     let changes = if directory {
-        when(writable && granted.has(WRITE | EXECUTE), ACCESS_MODIFY | ACCESS_EXTEND | ACCESS_DELETE)
+        when(
+            writable && granted.has(WRITE | EXECUTE),
+            ACCESS_MODIFY | ACCESS_EXTEND | ACCESS_DELETE,
+        )
     } else {
         when(writable && granted.has(WRITE), ACCESS_MODIFY | ACCESS_EXTEND)
     };
@@ -84,7 +91,9 @@ fn granted(operation: &Operation<'_>, place: &Place) -> Result<u32, Status> {
 
 pub fn readlink(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let handle = decode_handle(arguments)?;
-    let found = operation.place(handle).and_then(|place| Ok((operation.fs().read_link(place.node.inode)?, place.node)));
+    let found = operation
+        .place(handle)
+        .and_then(|place| Ok((operation.fs().read_link(place.node.inode)?, place.node)));
     match found {
         Ok((target, node)) => {
             reply.u32(OK);

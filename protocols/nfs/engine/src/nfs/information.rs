@@ -13,13 +13,18 @@ const PROPERTIES: u32 = 0x01 | 0x02 | 0x08 | 0x10;
 
 pub fn fsstat(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
     let handle = decode_handle(arguments)?;
-    match operation.place(handle).and_then(|place| Ok((operation.fs().statistics()?, place.node))) {
+    match operation
+        .place(handle)
+        .and_then(|place| Ok((operation.fs().statistics()?, place.node)))
+    {
         Ok((statistics, node)) => {
             let (total, free) = (statistics.total_bytes, statistics.free_bytes);
             let files_free = free / u64::from(BLOCK_BYTES);
             reply.u32(OK);
             encode_after(reply, operation.fsid(), Some(&node));
-            [total, free, free, statistics.elements + files_free, files_free, files_free].iter().for_each(|&value| reply.u64(value));
+            [total, free, free, statistics.elements + files_free, files_free, files_free]
+                .iter()
+                .for_each(|&value| reply.u64(value));
             // For how many seconds it stays so: not one.
             reply.u32(0);
         }
@@ -34,7 +39,15 @@ pub fn fsinfo(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mu
             let transfer = TRANSFER_BYTES_MAX as u32;
             reply.u32(OK);
             encode_after(reply, operation.fsid(), Some(&place.node));
-            reply.words(&[transfer, transfer, BLOCK_BYTES, transfer, transfer, BLOCK_BYTES, LISTING_BYTES_MAX as u32]);
+            reply.words(&[
+                transfer,
+                transfer,
+                BLOCK_BYTES,
+                transfer,
+                transfer,
+                BLOCK_BYTES,
+                LISTING_BYTES_MAX as u32,
+            ]);
             reply.u64(FILE_BYTES_MAX);
             reply.words(&[0, 1, PROPERTIES]);
         }
@@ -49,7 +62,14 @@ pub fn pathconf(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &
             let [no_truncation, chown_restricted, case_insensitive, case_preserving] = [1, 1, 0, 1];
             reply.u32(OK);
             encode_after(reply, operation.fsid(), Some(&place.node));
-            reply.words(&[LINKS_MAX, NAME_BYTES_MAX as u32, no_truncation, chown_restricted, case_insensitive, case_preserving]);
+            reply.words(&[
+                LINKS_MAX,
+                NAME_BYTES_MAX as u32,
+                no_truncation,
+                chown_restricted,
+                case_insensitive,
+                case_preserving,
+            ]);
         }
         Err(status) => reply.words(&[status.0, 0]),
     }

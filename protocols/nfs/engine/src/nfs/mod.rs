@@ -93,7 +93,12 @@ impl Operation<'_> {
         let Handle { export_root, inode } = self.service.handles.decode(handle)?;
         let export = self.service.exports.rules(export_root, self.client)?;
         let caller = Caller::new(self.credential, &export);
-        Ok(Place { node: self.fs().stat(inode)?, export_root, export, caller })
+        Ok(Place {
+            node: self.fs().stat(inode)?,
+            export_root,
+            export,
+            caller,
+        })
     }
 
     /// NFS3ERR_NOTDIR for anything else.
@@ -118,7 +123,10 @@ impl Operation<'_> {
     }
 
     pub fn handle(&self, place: &Place, inode: Inode) -> [u8; HANDLE_BYTES] {
-        self.service.handles.encode(Handle { export_root: place.export_root, inode })
+        self.service.handles.encode(Handle {
+            export_root: place.export_root,
+            inode,
+        })
     }
 }
 

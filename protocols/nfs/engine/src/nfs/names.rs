@@ -58,11 +58,15 @@ pub fn parent(operation: &Operation<'_>, place: &Place) -> Result<Node, Status> 
 }
 
 pub fn remove(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
-    take_away(operation, arguments, reply, |directory, name| operation.fs().unlink(directory, name))
+    take_away(operation, arguments, reply, |directory, name| {
+        operation.fs().unlink(directory, name)
+    })
 }
 
 pub fn rmdir(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut Encoder) -> Decoded<Effect> {
-    take_away(operation, arguments, reply, |directory, name| operation.fs().remove_directory(directory, name))
+    take_away(operation, arguments, reply, |directory, name| {
+        operation.fs().remove_directory(directory, name)
+    })
 }
 
 fn take_away(
