@@ -1,8 +1,11 @@
-//! Serves a file system in memory, to point clients at: `model_export [ADDRESS [NETWORK...]]`, `127.0.0.1:22049` if none is given.
+//! Serves a file system in memory, to point clients at: `model_export [ADDRESS [SECONDS [NETWORK...]]]`, `127.0.0.1:22049` if none is given.
 //!
-//! It has one view, `/view`, that anyone may write to, and serves it to root as root.
+//! It has one view, `/view`, that anyone may write to, and serves it to root as root. With SECONDS other than 0 the server is stopped and started
+//! again that often, over the same file system: clients must not notice.
 
 use std::sync::Arc;
+use std::thread::{park, sleep};
+use std::time::Duration;
 use trefoil_core::filesystem::model::{Model, system_clock};
 use trefoil_core::filesystem::{FileSystem, New, Owner, ROOT};
 use trefoil_nfs::{Config, Export, Limits, Network, Server, Squash};
@@ -12,28 +15,35 @@ const BYTES_MAX: u64 = 8 << 30;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:22049".into()).parse()?;
+    let seconds = arguments.next().map_or(Ok(0), |seconds| seconds.parse())?;
     let networks = arguments.map(|network| network.parse::<Network>()).collect::<Result<Vec<_>, _>>()?;
-    let fs = Model::new(BYTES_MAX, system_clock());
-    fs.create(ROOT, b"view", New::Directory, 0o1777, Owner { uid: 0, gid: 0 })?;
+    let model = Model::new(BYTES_MAX, system_clock());
+    model.create(ROOT, b"view", New::Directory, 0o1777, Owner { uid: 0, gid: 0 })?;
+    let fs = Arc::new(model);
     let mut export = Export {
         squash: Squash::None,
         ..Export::new("/view")
     };
     export.networks.extend(networks);
-    let config = Config {
+    let mut config = Config {
         listen,
         exports: vec![export],
         fsid: 0x7265_666f_696c,
         key: [7; 32],
         limits: Limits::default(),
     };
-    let server = Server::start(Arc::new(fs), config)?;
-    let port = server.address().port();
-    println!(
-        "mount -t nfs -o vers=3,tcp,port={port},mountport={port},nolock,hard {}:/view /mnt",
-        server.address().ip()
-    );
+    let mut server = Server::start(fs.clone(), config.clone())?;
+    let (host, port) = (server.address().ip(), server.address().port());
+    println!("mount -t nfs -o vers=3,tcp,port={port},mountport={port},nolock,hard {host}:/view /mnt");
+    config.listen = server.address();
     loop {
-        std::thread::park();
+        if seconds == 0 {
+            park();
+            continue;
+        }
+        sleep(Duration::from_secs(seconds));
+        server.stop();
+        server = Server::start(fs.clone(), config.clone())?;
+        println!("restarted");
     }
 }

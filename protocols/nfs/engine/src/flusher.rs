@@ -8,23 +8,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// For how long a client may take nothing of its replies.
-const SEND_SECONDS_MAX: u64 = 60;
-/// How often that is looked at.
-const LOOK_SECONDS: u64 = 1;
+/// How often late clients are looked for.
+const LOOK_MILLISECONDS: u64 = 500;
 
 pub struct Flusher {
     added: Mutex<Vec<Arc<Connection>>>,
     wake: Signal,
     stopped: AtomicBool,
+    /// For how long a client may take nothing of its replies.
+    patience: Duration,
 }
 
 impl Flusher {
-    pub fn new() -> io::Result<Arc<Self>> {
+    pub fn new(patience: Duration) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             added: Mutex::default(),
             wake: Signal::new()?,
             stopped: AtomicBool::new(false),
+            patience,
         }))
     }
 
@@ -42,14 +43,13 @@ impl Flusher {
         let mut waiting: Vec<Arc<Connection>> = Vec::new();
         while !self.stopped.load(Ordering::Relaxed) {
             let streams: Vec<BorrowedFd<'_>> = waiting.iter().map(|connection| connection.stream.as_fd()).collect();
-            let ready = writable(&streams, &self.wake, Instant::now() + Duration::from_secs(LOOK_SECONDS));
+            let ready = writable(&streams, &self.wake, Instant::now() + Duration::from_millis(LOOK_MILLISECONDS));
             // `poll` fails only without memory: all are tried then.
             let ready = ready.unwrap_or_else(|_| vec![true; waiting.len()]);
-            let patience = Duration::from_secs(SEND_SECONDS_MAX);
             let mut ready = ready.into_iter();
             waiting.retain(|connection| {
                 let ready = ready.next().unwrap_or(true);
-                (!ready && !connection.is_late(patience)) || connection.flush(patience) == Left::Something
+                (!ready && !connection.is_late(self.patience)) || connection.flush(self.patience) == Left::Something
             });
             self.wake.lower();
             waiting.append(&mut self.added.lock().unwrap());

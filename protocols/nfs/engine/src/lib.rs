@@ -20,6 +20,8 @@ mod dispatch;
 mod duplicates;
 mod export;
 mod flusher;
+#[cfg(test)]
+mod fuzz;
 mod handle;
 mod mount;
 mod nfs;

@@ -1,7 +1,7 @@
 //! Records out of a TCP stream (RFC 5531, section 11).
 //!
-//! A record grows as its bytes arrive: what its header promises costs nothing. It must be complete RECORD_SECONDS_MAX after its first byte, in few
-//! fragments and few bytes, or the connection ends.
+//! A record grows as its bytes arrive: what its header promises costs nothing. It must be complete some time after its first byte, in few fragments and
+//! few bytes, or the connection ends.
 
 use crate::rpc::fragment;
 use crate::wait::{Signal, Woken, readable};
@@ -10,10 +10,6 @@ use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// From a record's first byte to its last.
-const RECORD_SECONDS_MAX: u64 = 30;
-/// Without a call; a client that wakes up later connects again by itself.
-const IDLE_SECONDS_MAX: u64 = 3600;
 const FRAGMENTS_MAX: usize = 64;
 /// Read at once; calls without content are far smaller, so several come together.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -57,10 +53,20 @@ impl From<io::Error> for End {
     }
 }
 
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without a call.
+    pub idle: Duration,
+    /// From a record's first byte to its last.
+    pub record: Duration,
+}
+
 pub struct Records<'a> {
     stream: &'a TcpStream,
     stop: &'a Signal,
     buffers: &'a Buffers,
+    patience: Patience,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -69,12 +75,13 @@ pub struct Records<'a> {
 
 impl<'a> Records<'a> {
     /// `stream` does not block.
-    pub fn new(stream: &'a TcpStream, stop: &'a Signal, buffers: &'a Buffers) -> Self {
+    pub fn new(stream: &'a TcpStream, stop: &'a Signal, buffers: &'a Buffers, patience: Patience) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
         Self {
             stream,
             stop,
             buffers,
+            patience,
             buffer,
             start: 0,
             end: 0,
@@ -89,12 +96,12 @@ impl<'a> Records<'a> {
 
     pub fn next(&mut self, bytes_max: usize) -> Result<Vec<u8>, End> {
         if !self.has_more() {
-            self.deadline = Instant::now() + Duration::from_secs(IDLE_SECONDS_MAX);
+            self.deadline = Instant::now() + self.patience.idle;
             if !self.fill()? {
                 return Err(End::Closed);
             }
         }
-        self.deadline = Instant::now() + Duration::from_secs(RECORD_SECONDS_MAX);
+        self.deadline = Instant::now() + self.patience.record;
         let mut record = self.buffers.take();
         for _ in 0..FRAGMENTS_MAX {
             let (bytes, last) = fragment(self.header()?);

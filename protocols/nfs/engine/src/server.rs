@@ -14,7 +14,7 @@ use crate::handle::Handles;
 use crate::mount::Mounts;
 use crate::nfs::{self, Service};
 use crate::pool::{Pool, Work};
-use crate::record::{Buffers, End, Records};
+use crate::record::{Buffers, End, Patience, Records};
 use crate::rpc::{Call, Refused};
 use crate::wait::{Signal, Woken, readable};
 use std::collections::HashMap;
@@ -48,6 +48,12 @@ pub struct Limits {
     /// For calls and answers; a call that is still arriving counts only against `connections`.
     pub memory_bytes: usize,
     pub memory_bytes_per_client: usize,
+    /// Without a call; a client that has one later connects again by itself.
+    pub idle: Duration,
+    /// From a call's first byte to its last.
+    pub record: Duration,
+    /// While a client takes nothing of its replies.
+    pub send: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +65,9 @@ impl Default for Limits {
             workers: 16,
             memory_bytes: 256 << 20,
             memory_bytes_per_client: 64 << 20,
+            idle: Duration::from_secs(3600),
+            record: Duration::from_secs(30),
+            send: Duration::from_secs(60),
         }
     }
 }
@@ -124,7 +133,7 @@ impl Server {
             duplicates: Duplicates::default(),
             pool: Pool::new(limits.workers),
             committer: Committer::default(),
-            flusher: Flusher::new()?,
+            flusher: Flusher::new(limits.send)?,
             stop: Signal::new()?,
             stopping: AtomicBool::new(false),
             connections: Mutex::default(),
@@ -263,7 +272,11 @@ impl Shared {
 
     /// The reader's life.
     fn serve(&self, connection: &Arc<Connection>) {
-        let mut records = Records::new(&connection.stream, &self.stop, &self.buffers);
+        let patience = Patience {
+            idle: self.limits.idle,
+            record: self.limits.record,
+        };
+        let mut records = Records::new(&connection.stream, &self.stop, &self.buffers, patience);
         let end = self.read_calls(connection, &mut records);
         match end {
             End::Stopped => {

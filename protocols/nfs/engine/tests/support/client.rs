@@ -51,7 +51,7 @@ impl Words {
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         self = self.int(bytes.len() as u32);
         self.0.extend(bytes);
-        while self.0.len() % 4 != 0 {
+        while !self.0.len().is_multiple_of(4) {
             self.0.push(0);
         }
         self
