@@ -63,6 +63,12 @@ class MemoryDevices:
     def restore_power(self, seed: int, /) -> None: ...
 
 @final
+class FuseMount:
+    @staticmethod
+    def start(store: Store, directory: Path, read_only: bool, /) -> Future[FuseMount]: ...
+    def end(self) -> Future[None]: ...
+
+@final
 class Store:
     @staticmethod
     def open(

@@ -1,7 +1,8 @@
 """The composition root: opens the store, makes sure that root can sign, serves S3 and admin in one event loop, and drains.
 
-Order is the point of this module. Start: lock, sockets, store, root credentials, servers, ready. Stop: not ready, S3 stops accepting, requests in
-progress finish or are cut off after `limits.drain_seconds`, admin stops, the store closes, the lock is released. A second signal cuts off at once.
+Order is the point of this module. Start: lock, sockets, store, root credentials, mount, servers, ready. Stop: not ready, S3 stops accepting,
+requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, the mount ends, the store closes, the lock is released. A
+second signal cuts off at once.
 Nothing else in the package knows all the parts.
 """
 
@@ -30,6 +31,7 @@ from server.config import Settings
 from server.daemon import Daemon, Phase
 from server.errors import UserError
 from server.listen import Server, bind_tcp, bind_unix, make_server
+from server.mount import mounted
 from server.state import Credentials, StateDirectory, new_credentials
 from server.store import open_store
 from server.telemetry.collector import StoreCollector
@@ -69,7 +71,7 @@ async def serve(
             daemon = _daemon(settings, state, store)
             credentials = await ensure_root(daemon)
             servers = _servers(daemon, s3_listener, admin_listener, unix_listener)
-            async with _signals(servers, daemon):
+            async with _signals(servers, daemon), mounted(store, settings.file):
                 await _run(daemon, servers, lambda: on_ready and on_ready(daemon, credentials))
         finally:
             log.info("closing the store")

@@ -92,6 +92,11 @@ class S3Section(TlsSection):
     connections_max: int = Field(4096, ge=1, le=1_000_000, description="Connections beyond this are answered 503.")
 
 
+class FileSection(Section):
+    mount: Path | None = Field(None, description="Directory on which all buckets are mounted as files, by FUSE. Empty: nowhere.")
+    read_only: bool = Field(False, description="Mount for reading only.")
+
+
 class AdminSection(TlsSection):
     listen: Address = Field(
         "127.0.0.1:9001", description="Where the admin API, /metrics, /healthz and /readyz listen (besides the unix socket)."
@@ -119,6 +124,7 @@ class Settings(BaseSettings):
     )
     pool: PoolSection = PoolSection()
     s3: S3Section = S3Section()
+    file: FileSection = FileSection()
     admin: AdminSection = AdminSection()
     log: LogSection = LogSection()
     limits: LimitsSection = LimitsSection()

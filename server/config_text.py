@@ -21,6 +21,7 @@ EXAMPLES: dict[str, Any] = {
     "state": "/var/lib/trefoil",
     "s3.certificate": "/etc/trefoil/s3.crt",
     "s3.private_key": "/etc/trefoil/s3.key",
+    "file.mount": "/srv/trefoil",
     "admin.certificate": "/etc/trefoil/admin.crt",
     "admin.private_key": "/etc/trefoil/admin.key",
 }

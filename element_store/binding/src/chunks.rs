@@ -16,7 +16,7 @@ use pyo3::types::PyBytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use trefoil_core::error::{Error, Result};
+use trefoil_core::error::Error;
 use trefoil_core::store::Content as Pinned;
 
 /// Bytes of the largest piece.
@@ -159,7 +159,7 @@ impl Slot {
         if over.load(Ordering::Relaxed) {
             return;
         }
-        let result = guarded(|| fresh.fill(&pinned.read(start, stop)?));
+        let result = guarded(|| pinned.read_into(start, stop, fresh.zeroed()));
         let mut state = lock(&self.state);
         let State::Awaited(ticket) = std::mem::replace(&mut *state, State::Taken) else {
             *state = State::Read(result.map(|()| fresh));
@@ -203,13 +203,11 @@ impl Fresh {
         })
     }
 
-    /// Raises Damaged unless it is filled exactly.
-    fn fill(&mut self, from: &[u8]) -> Result<()> {
-        if from.len() != self.length {
-            return Err(Error::Damaged("content is shorter than its element says".into()));
+    fn zeroed(&mut self) -> &mut [u8] {
+        // SAFETY: `length` bytes were allocated, Python cannot see them before `object` is handed out, and they are initialised here.
+        unsafe {
+            self.bytes.write_bytes(0, self.length);
+            std::slice::from_raw_parts_mut(self.bytes, self.length)
         }
-        // SAFETY: `length` bytes were allocated, and Python cannot see them before `object` is handed out.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.bytes, self.length) };
-        Ok(())
     }
 }

@@ -36,6 +36,7 @@ impl From<Error> for Failure {
             Error::Conflict(text) => ("Conflict", text),
             Error::Precondition(text) => ("PreconditionFailed", text),
             Error::Digest(name) => ("DigestMismatch", name),
+            Error::File(errno) => ("StoreError", errno.to_string()),
             Error::Invalid(text) => ("Invalid", text),
             Error::Limit(text) => ("LimitExceeded", text),
             Error::OutOfSpace(text) => ("OutOfSpace", text),

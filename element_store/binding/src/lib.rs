@@ -1,4 +1,5 @@
-//! `element_store._core`: Python classes over the element store, and nothing else. `element_store/__init__.py` is their only user.
+//! `element_store._core`: Python classes over the element store and its native faces, and nothing else. One facade uses each of them:
+//! `element_store/__init__.py`, `element_store/testing.py`, `protocols/fuse/__init__.py`.
 
 use pyo3::prelude::*;
 
@@ -8,20 +9,26 @@ mod chunks;
 mod content;
 mod errors;
 mod memory;
+mod mount;
 mod pool;
 mod shared;
 mod staged;
 mod store;
 mod values;
 
-/// The store's threads allocate buffers of mixed sizes that other threads free: what glibc's arenas are worst at.
+/// The store's threads allocate buffers of mixed sizes that other threads free, and then sleep: `docs/decisions/0001-dependencies.md` has what allocators make of it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Read by jemalloc at its start: freed pages go back to the kernel after five seconds, also those of threads that sleep.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_CONF: &[u8] = b"background_thread:true,dirty_decay_ms:5000,muzzy_decay_ms:0\0";
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<memory::MemoryDevices>()?;
+    module.add_class::<mount::FuseMount>()?;
     module.add_class::<content::Content>()?;
     module.add_class::<chunks::Chunks>()?;
     module.add_class::<staged::Staged>()

@@ -87,12 +87,16 @@ fn row_bytes(key: &[u8], attributes: Option<&Attributes>) -> usize {
 }
 
 /// Runs something that may take long, and is not a call among calls, in a thread of its own.
-fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
+pub fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
     std::thread::Builder::new().name(name.into()).spawn(work)?;
     Ok(())
 }
 
 impl Store {
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Opens in a thread of its own, and attaches to the running event loop.
     fn open_with(py: Python<'_>, open: impl FnOnce() -> Result<Arc<core::Store>> + Send + 'static) -> Future {
         let bridge = Attached(Bridge::attach(py)?);

@@ -164,7 +164,7 @@ impl ToPython for ElementInfo {
         let (types, row) = (types(py)?, &self.row);
         let kind = match row.kind {
             Kind::Directory => &types.directory,
-            Kind::File => &types.file,
+            _ => &types.file,
         };
         let sizes = self.parts.iter().map(|part| part.size).collect::<Vec<_>>();
         // Twelve is the longest tuple that can be arguments.

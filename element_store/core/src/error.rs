@@ -36,6 +36,9 @@ pub enum Error {
     /// The store is closing or has lost too many devices to go on.
     #[error("closed: {0}")]
     Closed(String),
+    /// What POSIX says to an operation on files.
+    #[error("{0}")]
+    File(rustix::io::Errno),
     /// A device failed the operation.
     #[error("device: {0}")]
     Io(#[from] io::Error),

@@ -15,7 +15,7 @@ use crate::segment::Location;
 pub const INLINE_MAPPINGS_MAX: usize = 8;
 
 /// Content on its way into an element.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Source {
     /// Goes into the journal record of the transaction.
     Small(Vec<u8>),
@@ -269,32 +269,6 @@ pub fn free(tx: &mut Transaction, element: u64, limit: usize) -> Result<bool> {
     Ok(found.len() <= limit)
 }
 
-/// Nothing names the element any more: small content is given back at once, large or pinned content by the freeing job.
-pub fn detach(tx: &mut Transaction, element: u64) -> Result<()> {
-    tx.delete(&keys::element(element))?;
-    let (from, to) = keys::span(keys::MAPPING, element);
-    let few = tx.rows_in(&from, &to, INLINE_MAPPINGS_MAX + 1)?.len() <= INLINE_MAPPINGS_MAX;
-    let (parts_from, parts_to) = keys::span(keys::PARTS, element);
-    let whole = tx.rows_in(&parts_from, &parts_to, 1)?.is_empty();
-    if few && whole && tx.claim(element) {
-        return free(tx, element, INLINE_MAPPINGS_MAX).map(|_| ());
-    }
-    tx.put(keys::detached(element), Vec::new())
-}
-
-/// One step of the freeing job for a detached element; true once it is wholly gone. Pinned elements wait.
-pub fn bury(tx: &mut Transaction, element: u64, limit: usize) -> Result<bool> {
-    if !tx.claim(element) || !free(tx, element, limit)? {
-        return Ok(false);
-    }
-    let (from, to) = keys::span(keys::PARTS, element);
-    for (key, _) in tx.rows_in(&from, &to, limit)? {
-        tx.delete(&key)?;
-    }
-    tx.delete(&keys::detached(element))?;
-    Ok(true)
-}
-
 /// Frees bytes [start, stop) of an element: a hole is left. At most `limit` runs; returns how far it came.
 pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usize) -> Result<u64> {
     let found = runs(tx, element, start, stop, limit)?;
@@ -319,16 +293,11 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     Ok(reached)
 }
 
-/// Overwrites bytes at `offset` (at most one journal landing); the caller keeps size and times.
-pub fn overwrite(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
-    let stop = offset + bytes.len() as u64;
-    let mut reached = offset;
-    while reached < stop {
-        reached = cut(tx, element, reached, stop, 1024)?;
-    }
-    if bytes.is_empty() {
-        Ok(())
-    } else {
-        land(tx, element, offset, bytes)
+/// Content from `offset` on, where there must be none yet.
+pub fn place(tx: &mut Transaction, element: u64, offset: u64, source: Source) -> Result<()> {
+    match source {
+        Source::Small(bytes) if bytes.is_empty() => Ok(()),
+        Source::Small(bytes) => land(tx, element, offset, &bytes),
+        Source::Staged(extents) => append(tx, element, offset, extents).map(|_| ()),
     }
 }

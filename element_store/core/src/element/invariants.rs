@@ -73,36 +73,82 @@ fn compare(expected: &Counts, stored: &Counts, what: &str, findings: &mut Findin
     }
 }
 
-/// Files by id with their size; what has no name yet or any more has none.
-fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, Option<u64>>> {
-    let mut named: HashMap<u64, Kind> = HashMap::from([(keys::ROOT, Kind::Directory)]);
-    let mut parents = HashSet::new();
+/// What entries and versions say of an element.
+#[derive(Default)]
+struct Named {
+    links: u32,
+    kinds: HashSet<Kind>,
+}
+
+/// Entries, and the cookies that lead back to them.
+fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u64, Named>, HashMap<u64, u32>)> {
+    let (mut named, mut directories): (HashMap<u64, Named>, HashMap<u64, u32>) = Default::default();
+    let mut cookies = HashSet::new();
     scan(rows, keys::ENTRY, |key, value| {
-        let entry = EntryRow::decode(value)?;
-        parents.insert(keys::id_of(key));
-        if named.insert(entry.element, entry.kind).is_some() {
-            findings.add(format!("element {} has two names", entry.element));
+        let (parent, entry) = (keys::id_of(key), EntryRow::decode(value)?);
+        let (name, is_directory) = (&key[9..], entry.kind == Kind::Directory);
+        *directories.entry(parent).or_default() += u32::from(is_directory);
+        let element = named.entry(entry.element).or_default();
+        element.links += 1;
+        element.kinds.insert(entry.kind);
+        if is_directory != name.ends_with(b"/") {
+            findings.add(format!("element {} has a name that is not of its kind", entry.element));
+        }
+        if is_directory {
+            let row = path::element(rows, entry.element)?;
+            if row.parent != parent || row.detail != name {
+                findings.add(format!("directory {} does not know its name", entry.element));
+            }
+        }
+        let cookie = keys::cookie(parent, entry.cookie);
+        if rows.get(&cookie)?.as_deref() != Some(name) || !cookies.insert(cookie) {
+            findings.add(format!("the cookie of a name in {parent} leads elsewhere"));
         }
         Ok(())
     })?;
+    scan(rows, keys::COOKIE, |key, _| {
+        if !cookies.contains(key) {
+            findings.add(format!("a cookie of {} leads to no name", keys::id_of(key)));
+        }
+        Ok(())
+    })?;
+    Ok((named, directories))
+}
+
+/// Files by id with their size; what has no name yet or any more has none.
+fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, Option<u64>>> {
+    let (mut named, mut directories) = check_entries(rows, findings)?;
+    named.entry(keys::ROOT).or_default().kinds.insert(Kind::Directory);
     let versions = check_versions(rows, findings)?;
     for element in versions.keys() {
-        if named.insert(*element, Kind::File).is_some() {
-            findings.add(format!("element {element} has two names"));
-        }
+        let named = named.entry(*element).or_default();
+        named.links += 1;
+        named.kinds.insert(Kind::File);
     }
-    let (mut files, mut directories) = (BTreeMap::new(), HashSet::new());
+    let mut orphans = HashSet::new();
+    scan(rows, keys::ORPHAN, |key, _| {
+        orphans.insert(keys::id_of(key));
+        Ok(())
+    })?;
+    let mut files = BTreeMap::new();
     scan(rows, keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
-        if named.remove(&id) != Some(row.kind) {
+        let names = named.remove(&id).unwrap_or_default();
+        let is_orphan = orphans.remove(&id);
+        if names.links == 0 && id != keys::ROOT && !is_orphan || names.kinds.iter().any(|kind| *kind != row.kind) {
             findings.add(format!("element {id} has no name of its kind"));
         }
+        let links = match row.kind {
+            Kind::Directory if is_orphan => 0,
+            Kind::Directory => 2 + directories.remove(&id).unwrap_or(0),
+            _ => names.links,
+        };
+        if row.links != links {
+            findings.add(format!("element {id} counts {} links and has {links}", row.links));
+        }
         match row.kind {
-            Kind::Directory => {
-                directories.insert(id);
-                if row.implicit && !parents.contains(&id) {
-                    findings.add(format!("implied directory {id} is empty"));
-                }
+            Kind::Directory if row.implicit && !is_orphan && path_is_empty(rows, id) => {
+                findings.add(format!("implied directory {id} is empty"));
             }
             Kind::File => {
                 if versions.get(&id).is_some_and(|version| *version != row.version) {
@@ -110,16 +156,20 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
                 }
                 files.insert(id, Some(row.size));
             }
+            _ => {}
         }
         Ok(())
     })?;
     named
         .keys()
+        .filter(|id| **id != keys::ROOT)
         .for_each(|id| findings.add(format!("element {id} is named and has no row")));
-    parents
-        .iter()
-        .filter(|id| !directories.contains(id))
+    directories
+        .keys()
         .for_each(|id| findings.add(format!("entries lie in {id}, which is no directory")));
+    orphans
+        .iter()
+        .for_each(|id| findings.add(format!("orphan {id} has no row or a name")));
     scan(rows, keys::DETACHED, |key, _| {
         files.entry(keys::id_of(key)).or_insert(None);
         Ok(())
@@ -132,6 +182,11 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
         Ok(())
     })?;
     Ok(files)
+}
+
+fn path_is_empty(rows: &dyn Rows, directory: u64) -> bool {
+    let (from, to) = keys::span(keys::ENTRY, directory);
+    rows.range(&from, &to, false).next().is_none()
 }
 
 /// The elements that are kept as versions, and as which.

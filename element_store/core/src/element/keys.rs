@@ -12,6 +12,10 @@ pub type Key = Vec<u8>;
 
 pub const ELEMENT: u8 = b'E';
 pub const ENTRY: u8 = b'D';
+/// Names of a directory's entries by their cookies.
+pub const COOKIE: u8 = b'I';
+/// Elements that nothing names any more but somebody has open.
+pub const ORPHAN: u8 = b'O';
 /// What keys of a view named before, and delete markers.
 pub const VERSION: u8 = b'V';
 pub const MAPPING: u8 = b'M';
@@ -61,6 +65,16 @@ pub fn chunk(id: u64) -> Key {
 
 pub fn chunk_shares(id: u64) -> Key {
     with_u64(CHUNK_SHARES, id)
+}
+
+pub fn cookie(directory: u64, cookie: u64) -> Key {
+    let mut key = with_u64(COOKIE, directory);
+    key.extend_from_slice(&cookie.to_be_bytes());
+    key
+}
+
+pub fn orphan(id: u64) -> Key {
+    with_u64(ORPHAN, id)
 }
 
 pub fn detached(id: u64) -> Key {
@@ -168,7 +182,7 @@ pub fn id_of(key: &[u8]) -> u64 {
     key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-/// The offset in bytes 9..17 of a mapping's key.
+/// The offset in bytes 9..17 of a mapping's key, or the cookie of a cookie's.
 pub fn offset_of(key: &[u8]) -> u64 {
     key.get(9..17).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }

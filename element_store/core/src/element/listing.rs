@@ -124,6 +124,25 @@ pub(super) fn lower_bound(query: &ListQuery) -> Vec<u8> {
     after.max(query.prefix.clone())
 }
 
+/// Is it a key, or a directory with one below it? What files made need not be.
+fn holds_key(rows: &dyn Rows, entry: &EntryRow) -> Result<bool> {
+    let mut directories = match entry.kind {
+        Kind::Directory => vec![entry.element],
+        kind => return Ok(kind == Kind::File),
+    };
+    while let Some(directory) = directories.pop() {
+        let (from, to) = keys::span(keys::ENTRY, directory);
+        for row in rows.range(&from, &to, false) {
+            match EntryRow::decode(&row?.1)? {
+                entry if entry.kind == Kind::File => return Ok(true),
+                entry if entry.kind == Kind::Directory => directories.push(entry.element),
+                _ => {}
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Raises NotFound("view").
 pub fn list(rows: &dyn Rows, view: &str, query: &ListQuery) -> Result<Page> {
     let view = path::view_id(rows, view)?;
@@ -142,6 +161,9 @@ pub fn list(rows: &dyn Rows, view: &str, query: &ListQuery) -> Result<Page> {
         let shown = common_prefix(query, &key).map(<[u8]>::to_vec);
         if shown.is_none() && is_directory {
             cursor.enter(entry.element, &key);
+            continue;
+        }
+        if !holds_key(rows, &entry)? {
             continue;
         }
         if page.elements.len() + page.prefixes.len() >= query.limit {

@@ -4,6 +4,10 @@
 //! `Rows` is what a look needs. The invariants of `invariants` hold after every transaction.
 
 pub mod content;
+pub mod directory;
+pub mod file_content;
+pub mod file_names;
+pub mod files;
 pub mod info;
 pub mod invariants;
 pub mod keys;

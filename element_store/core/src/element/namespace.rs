@@ -6,9 +6,9 @@
 use super::content::{self, INLINE_MAPPINGS_MAX, Source};
 use super::info::{Condition, Deletion, Digests, ElementInfo, PartInfo, Removal, Terms, Versioning, ViewInfo, etag_text};
 use super::path::{self, Walk};
-use super::rows::{Attributes, ElementRow, EntryRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
-use super::transaction::Transaction;
-use super::{Rows, keys, versions};
+use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
+use super::transaction::{Pin, Transaction};
+use super::{Rows, directory, keys, versions};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -44,7 +44,7 @@ pub enum Origin {
     New(Source),
     /// Shares bytes [start, stop) of an element that the caller has pinned; at most SHARED_RUNS_MAX runs.
     Share {
-        element: u64,
+        source: Pin,
         start: u64,
         stop: u64,
     },
@@ -87,22 +87,7 @@ pub fn check_condition(condition: Option<&Condition>, current: Option<&(u64, Ele
 }
 
 fn blank(tx: &Transaction, kind: Kind, attributes: Attributes) -> ElementRow {
-    ElementRow {
-        born: 0,
-        kind,
-        implicit: false,
-        links: 1,
-        size: 0,
-        content_version: 1,
-        created_ns: tx.now_ns,
-        modified_ns: tx.now_ns,
-        changed_ns: tx.now_ns,
-        etag: Etag::Version,
-        composite: false,
-        digests: Digests::new(),
-        attributes,
-        version: 0,
-    }
+    ElementRow::new(kind, tx.now_ns, attributes)
 }
 
 /// A pool without a root gets one.
@@ -142,17 +127,8 @@ pub fn create_view(tx: &mut Transaction, name: &str, attributes: Attributes) -> 
     if path::entry(tx, keys::ROOT, &entry)?.is_some() {
         return Err(Error::Conflict("view".into()));
     }
-    let (id, row) = (tx.new_id(), blank(tx, Kind::Directory, attributes));
-    tx.put_element(id, row.clone())?;
-    tx.put_entry(
-        keys::ROOT,
-        &entry,
-        EntryRow {
-            born: 0,
-            element: id,
-            kind: Kind::Directory,
-        },
-    )?;
+    let row = blank(tx, Kind::Directory, attributes);
+    let id = directory::make(tx, keys::ROOT, &entry, row.clone())?;
     Ok(view_info(name, id, row))
 }
 
@@ -191,40 +167,27 @@ pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
         let (from, to) = keys::span(table, id);
         tx.range(&from, &to, false).next().is_some()
     };
-    if !path::is_empty(tx, id, b"")? || holds(keys::UPLOAD) || holds(keys::VERSION) {
+    if !directory::is_empty(tx, id, b"")? || holds(keys::UPLOAD) || holds(keys::VERSION) {
         return Err(Error::Conflict("view".into()));
     }
-    tx.delete(&keys::entry(keys::ROOT, &path::view_name(name)))?;
-    tx.delete(&keys::element(id))
+    directory::leave(tx, keys::ROOT, &path::view_name(name))?;
+    let row = path::element(tx, id)?;
+    detach(tx, id, &row)
 }
 
 /// The directory for the key's last component, made with all above it where absent.
 fn make_directories(tx: &mut Transaction, walk: &Walk) -> Result<u64> {
     let mut at = walk.parent();
     for name in &walk.absent {
-        let id = tx.new_id();
+        let attributes = Attributes {
+            mode: 0o755,
+            ..Attributes::default()
+        };
         let row = ElementRow {
             implicit: true,
-            ..blank(
-                tx,
-                Kind::Directory,
-                Attributes {
-                    mode: 0o755,
-                    ..Attributes::default()
-                },
-            )
+            ..blank(tx, Kind::Directory, attributes)
         };
-        tx.put_element(id, row)?;
-        tx.put_entry(
-            at,
-            name,
-            EntryRow {
-                born: 0,
-                element: id,
-                kind: Kind::Directory,
-            },
-        )?;
-        at = id;
+        at = directory::make(tx, at, name, row)?;
     }
     Ok(at)
 }
@@ -233,12 +196,13 @@ fn make_directories(tx: &mut Transaction, walk: &Walk) -> Result<u64> {
 fn prune(tx: &mut Transaction, walk: &Walk) -> Result<()> {
     let mut near = walk.name;
     for pair in walk.trail.windows(2).rev() {
-        let [(above, _), (directory, name)] = *pair else { break };
-        if !path::element(tx, directory)?.implicit || !path::is_empty(tx, directory, near)? {
+        let [(above, _), (id, name)] = *pair else { break };
+        let row = path::element(tx, id)?;
+        if !row.implicit || !directory::is_empty(tx, id, near)? {
             break;
         }
-        tx.delete(&keys::entry(above, name))?;
-        tx.delete(&keys::element(directory))?;
+        directory::leave(tx, above, name)?;
+        detach(tx, id, &row)?;
         near = name;
     }
     Ok(())
@@ -255,8 +219,8 @@ pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
     match origin {
         Origin::New(source) => content::attach(tx, id, source),
         Origin::Hidden(_, size) => tx.delete(&keys::detached(id)).map(|()| size),
-        Origin::Share { element, start, stop } => {
-            if content::share(tx, element, start, stop, id, 0, SHARED_RUNS_MAX)? < stop {
+        Origin::Share { source, start, stop } => {
+            if content::share(tx, source.element(), start, stop, id, 0, SHARED_RUNS_MAX)? < stop {
                 return Err(Error::Limit("content has too many runs to share in one transaction".into()));
             }
             Ok(stop - start)
@@ -264,20 +228,19 @@ pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
     }
 }
 
-/// Makes the key name the element.
+/// Makes the key name the element. A symlink or special file of that name is replaced.
 pub(super) fn name(tx: &mut Transaction, walk: &Walk, element: u64) -> Result<()> {
+    if let Some(other) = walk.entry.filter(|entry| entry.kind != Kind::File) {
+        let row = path::element(tx, other.element)?;
+        detach(tx, other.element, &row)?;
+    }
     let parent = make_directories(tx, walk)?;
-    let row = EntryRow {
-        born: 0,
-        element,
-        kind: Kind::File,
-    };
-    tx.put_entry(parent, walk.name, row)
+    directory::enter(tx, parent, walk.name, element, Kind::File)
 }
 
 /// The key names nothing any more.
 fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
-    tx.delete(&keys::entry(walk.parent(), walk.name))?;
+    directory::leave(tx, walk.parent(), walk.name)?;
     prune(tx, walk)
 }
 
@@ -298,6 +261,7 @@ pub fn publish(
     check_condition(terms.condition.as_ref(), old.as_ref())?;
     let id = if let Origin::Hidden(id, _) = origin { id } else { tx.new_id() };
     let mut row = blank(tx, Kind::File, description.attributes);
+    row.parent = view;
     row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
     (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
     // What the key names may be the source: filled first, then succeeded.
@@ -428,14 +392,39 @@ pub fn set_attributes(
     Ok(found)
 }
 
-/// An element lost its name: its row goes now, its content too if that is little and nobody reads it, else later (`bury`).
+/// An element lost a name or a version. With the last one its row goes, and its content, if that is little and nobody reads it now, else later
+/// (`bury`); what is open lives until it is closed.
 pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
+    let links = if row.kind == Kind::Directory {
+        0
+    } else {
+        row.links.saturating_sub(1)
+    };
+    if links > 0 || tx.is_open(id) {
+        if links == 0 {
+            tx.put(keys::orphan(id), Vec::new())?;
+        }
+        let row = ElementRow {
+            links,
+            changed_ns: tx.now_ns,
+            ..row.clone()
+        };
+        return tx.put_element(id, row);
+    }
+    bury_row(tx, id, row)
+}
+
+/// Nothing leads to the element any more.
+pub fn bury_row(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
     if matches!(row.etag, Etag::Multipart(..)) {
         let (from, to) = keys::span(keys::PARTS, id);
         tx.delete_range(&from, &to)?;
     }
     tx.delete(&keys::element(id))?;
-    if row.size == 0 { Ok(()) } else { give_up(tx, id) }
+    if row.size == 0 || row.kind != Kind::File {
+        return Ok(());
+    }
+    give_up(tx, id)
 }
 
 /// Gives back the mappings of an element that has no row (any more), at once or by the freeing job.

@@ -102,16 +102,9 @@ pub fn walk<'k>(rows: &dyn Rows, view: u64, key: &'k [u8]) -> Result<Walk<'k>> {
 /// The element that a key names. Raises NotFound("view"), NotFound("key").
 pub fn lookup(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<(u64, ElementRow)> {
     let view = view_id(rows, view)?;
-    let found = walk(rows, view, key)?.entry.ok_or_else(|| Error::NotFound("key".into()))?;
+    let entry = walk(rows, view, key)?.entry.filter(|entry| entry.kind == Kind::File);
+    let found = entry.ok_or_else(|| Error::NotFound("key".into()))?;
     Ok((found.element, element(rows, found.element)?))
-}
-
-/// Has the directory an entry? `near`: a name that was just taken out; looking on both sides of it passes over as few deleted rows as can be.
-pub fn is_empty(rows: &dyn Rows, directory: u64, near: &[u8]) -> Result<bool> {
-    let (from, to) = keys::span(keys::ENTRY, directory);
-    let middle = keys::entry(directory, near);
-    let has = |mut range: crate::meta::RangeIter<'_>| range.next().transpose().map(|row| row.is_some());
-    Ok(!has(rows.range(&middle, &to, false))? && !has(rows.range(&from, &middle, true))?)
 }
 
 #[cfg(test)]

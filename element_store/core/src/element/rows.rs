@@ -18,10 +18,15 @@ pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
 /// Parts described by one row.
 pub const PARTS_PER_ROW: usize = 256;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Directory,
     File,
+    Symlink,
+    Fifo,
+    Socket,
+    CharacterDevice,
+    BlockDevice,
 }
 
 /// How the ETag of an element comes about.
@@ -49,13 +54,21 @@ pub struct ElementRow {
     pub kind: Kind,
     /// A directory made on the way to a key: it vanishes with its last entry.
     pub implicit: bool,
+    /// Content that may have holes.
+    pub sparse: bool,
+    /// Names and versions that lead here; of a directory 2, and one for each directory in it.
     pub links: u32,
     pub size: u64,
-    /// Rises with every change of content.
+    /// Rises with every change of content, of a directory with every change of its entries.
     pub content_version: u64,
     pub created_ns: i64,
     pub modified_ns: i64,
     pub changed_ns: i64,
+    pub accessed_ns: i64,
+    /// Of a directory: the one that names it; of anything else the view root that it lies in.
+    pub parent: u64,
+    /// A directory's name there, with its slash; a symlink's target; a device's number, 8 bytes.
+    pub detail: Vec<u8>,
     pub etag: Etag,
     /// `digests` are of the parts' digests, not of the content.
     pub composite: bool,
@@ -70,6 +83,8 @@ pub struct EntryRow {
     pub born: u64,
     pub element: u64,
     pub kind: Kind,
+    /// Its place in listings by files, never used twice in a directory.
+    pub cookie: u64,
 }
 
 /// A version of a key that the live tree does not name.
@@ -188,6 +203,11 @@ impl Kind {
         match self {
             Kind::Directory => 0,
             Kind::File => 1,
+            Kind::Symlink => 2,
+            Kind::Fifo => 3,
+            Kind::Socket => 4,
+            Kind::CharacterDevice => 5,
+            Kind::BlockDevice => 6,
         }
     }
 
@@ -195,6 +215,11 @@ impl Kind {
         match code {
             0 => Ok(Kind::Directory),
             1 => Ok(Kind::File),
+            2 => Ok(Kind::Symlink),
+            3 => Ok(Kind::Fifo),
+            4 => Ok(Kind::Socket),
+            5 => Ok(Kind::CharacterDevice),
+            6 => Ok(Kind::BlockDevice),
             other => Err(Error::Damaged(format!("element of unknown kind {other}"))),
         }
     }
@@ -255,12 +280,16 @@ impl ElementRow {
             born: 0,
             kind,
             implicit: false,
-            links: 1,
+            sparse: false,
+            links: if kind == Kind::Directory { 2 } else { 1 },
             size: 0,
             content_version: 1,
             created_ns: now_ns,
             modified_ns: now_ns,
             changed_ns: now_ns,
+            accessed_ns: now_ns,
+            parent: 0,
+            detail: Vec::new(),
             etag: Etag::Version,
             composite: false,
             digests: BTreeMap::new(),
@@ -285,10 +314,11 @@ impl ElementRow {
         let mut writer = begin(self.born);
         writer
             .u8(self.kind.code())
-            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1 | u8::from(self.version != 0) << 2)
+            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1 | u8::from(self.version != 0) << 2 | u8::from(self.sparse) << 3)
             .varint(u64::from(self.links));
         writer.varint(self.size).varint(self.content_version);
         writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
+        writer.i64(self.accessed_ns).varint(self.parent).blob(&self.detail);
         self.etag.encode(&mut writer);
         put_map(&mut writer, &self.digests);
         self.attributes.encode(&mut writer);
@@ -307,12 +337,16 @@ impl ElementRow {
             kind,
             implicit: flags & 1 != 0,
             composite: flags & 2 != 0,
+            sparse: flags & 8 != 0,
             links: narrow(reader.varint()?)?,
             size: reader.varint()?,
             content_version: reader.varint()?,
             created_ns: reader.i64()?,
             modified_ns: reader.i64()?,
             changed_ns: reader.i64()?,
+            accessed_ns: reader.i64()?,
+            parent: reader.varint()?,
+            detail: reader.blob()?.to_vec(),
             etag: Etag::decode(&mut reader)?,
             digests: get_map(&mut reader)?,
             attributes: Attributes::decode(&mut reader)?,
@@ -324,7 +358,7 @@ impl ElementRow {
 impl EntryRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = begin(self.born);
-        writer.u8(self.kind.code()).varint(self.element);
+        writer.u8(self.kind.code()).varint(self.element).varint(self.cookie);
         writer.bytes
     }
 
@@ -335,6 +369,7 @@ impl EntryRow {
             born,
             kind,
             element: reader.varint()?,
+            cookie: reader.varint()?,
         })
     }
 }

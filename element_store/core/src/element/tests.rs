@@ -24,6 +24,7 @@ impl World {
         let shared = Shared {
             ids: Ids::new(2),
             pins: Pins::default(),
+            opens: Default::default(),
             epoch: AtomicU64::new(1),
         };
         let world = Self { meta, shared };
@@ -139,12 +140,16 @@ fn rows_read_back_as_written() {
         born: 3,
         kind: Kind::File,
         implicit: false,
+        sparse: true,
         links: 1,
         size: u64::MAX,
         content_version: 2,
         created_ns: 1,
         modified_ns: i64::MAX,
         changed_ns: i64::MIN,
+        accessed_ns: 5,
+        parent: 6,
+        detail: b"target".to_vec(),
         etag: Etag::Multipart([9; 16], 10_000),
         composite: true,
         digests: part.digests.clone(),

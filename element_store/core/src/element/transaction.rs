@@ -8,7 +8,7 @@ use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hands out ids that never return: a lease of them is written ahead, so a crash skips ids but never repeats one.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Ids {
     }
 }
 
-/// Which elements readers hold, and which ones a commit on its way gives up.
+/// Which elements readers hold, and which ones a commit on its way changes or gives up.
 #[derive(Debug, Default)]
 pub struct Pins {
     inner: Mutex<PinTable>,
@@ -64,8 +64,18 @@ pub struct Pins {
 
 #[derive(Debug, Default)]
 struct PinTable {
-    pinned: HashMap<u64, usize>,
+    pinned: HashMap<u64, Vec<Pin>>,
     dying: HashSet<u64>,
+}
+
+/// A reader's hold on content: the element that has it now. See `Pins::redirect`.
+#[derive(Debug, Clone)]
+pub struct Pin(Arc<AtomicU64>);
+
+impl Pin {
+    pub fn element(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Pins {
@@ -73,33 +83,39 @@ impl Pins {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if the element is being given up right now: look its key up again.
-    pub fn pin(&self, element: u64) -> bool {
+    /// None if the element is being changed or given up right now: look its key up again.
+    pub fn pin(&self, element: u64) -> Option<Pin> {
         let mut table = self.table();
         if table.dying.contains(&element) {
-            return false;
+            return None;
         }
-        *table.pinned.entry(element).or_default() += 1;
-        true
+        let pin = Pin(Arc::new(AtomicU64::new(element)));
+        table.pinned.entry(element).or_default().push(pin.clone());
+        Some(pin)
     }
 
     /// True if this was the last reader.
-    pub fn unpin(&self, element: u64) -> bool {
+    pub fn unpin(&self, pin: &Pin) -> bool {
         let mut table = self.table();
-        match table.pinned.get_mut(&element) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                false
-            }
-            _ => table.pinned.remove(&element).is_some(),
-        }
+        let element = pin.element();
+        let Some(pins) = table.pinned.get_mut(&element) else { return false };
+        pins.retain(|other| !Arc::ptr_eq(&other.0, &pin.0));
+        pins.is_empty() && table.pinned.remove(&element).is_some()
     }
 
     pub fn is_pinned(&self, element: u64) -> bool {
         self.table().pinned.contains_key(&element)
     }
 
-    /// Claims an unpinned element for giving it up; no reader can pin it until `buried`.
+    /// Whoever reads `element` reads `copy` from now on, which has the same content in every state from now on.
+    pub fn redirect(&self, element: u64, copy: u64) {
+        let mut table = self.table();
+        let pins = table.pinned.remove(&element).unwrap_or_default();
+        pins.iter().for_each(|pin| pin.0.store(copy, Ordering::SeqCst));
+        table.pinned.entry(copy).or_default().extend(pins);
+    }
+
+    /// Claims an unpinned element for changing it or giving it up; no reader can pin it until `buried`.
     fn claim(&self, element: u64) -> bool {
         let mut table = self.table();
         !table.pinned.contains_key(&element) && {
@@ -116,11 +132,42 @@ impl Pins {
     }
 }
 
+/// Elements that files have open, counted: what loses its last name lives on until it is closed.
+#[derive(Debug, Default)]
+pub struct Opens(Mutex<HashMap<u64, usize>>);
+
+impl Opens {
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn open(&self, element: u64) {
+        *self.table().entry(element).or_default() += 1;
+    }
+
+    /// True if it was the last.
+    pub fn close(&self, element: u64) -> bool {
+        let mut table = self.table();
+        match table.get_mut(&element) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => table.remove(&element).is_some(),
+        }
+    }
+
+    pub fn is_open(&self, element: u64) -> bool {
+        self.table().contains_key(&element)
+    }
+}
+
 /// What all transactions of a store share.
 #[derive(Debug)]
 pub struct Shared {
     pub ids: Ids,
     pub pins: Pins,
+    pub opens: Opens,
     pub epoch: AtomicU64,
 }
 
@@ -232,7 +279,7 @@ impl<'a> Transaction<'a> {
         self.landing.bytes.len()
     }
 
-    /// May the element's extents be given back now? If so, no reader can pin it any more.
+    /// May the element's content be changed or given back now? If so, no reader can pin it until that is seen.
     pub fn claim(&mut self, element: u64) -> bool {
         let claimed = self.shared.pins.claim(element);
         if claimed {
@@ -243,6 +290,10 @@ impl<'a> Transaction<'a> {
 
     pub fn is_pinned(&self, element: u64) -> bool {
         self.shared.pins.is_pinned(element)
+    }
+
+    pub fn is_open(&self, element: u64) -> bool {
+        self.shared.opens.is_open(element)
     }
 
     pub fn occupy(&mut self, location: &Location) {

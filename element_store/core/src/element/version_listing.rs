@@ -62,6 +62,7 @@ impl<'a> Merge<'a> {
         self.live = loop {
             match self.tree.next(&mut key)? {
                 Some(entry) if entry.kind == Kind::Directory => self.tree.enter(entry.element, &key),
+                Some(entry) if entry.kind != Kind::File => {}
                 found => break found.map(|entry| (key, entry)),
             }
         };

@@ -97,7 +97,7 @@ pub struct Changes {
     pub size: Option<u64>,
     pub accessed: Option<Time>,
     pub modified: Option<Time>,
-    /// Takes the set-id bits of a file away, as a change of size or owner by an unprivileged caller must.
+    /// Takes the set-id bits of anything but a directory away, as a change of size or owner by an unprivileged caller must.
     pub strip_privileges: bool,
 }
 

@@ -126,7 +126,7 @@ fn refuse_used(device: &dyn Device) -> Result<()> {
             "device {name} already belongs to pool {}; open that pool or erase the device",
             superblock.pool
         ))),
-        Identity::Newer(_) | Identity::Damaged => Err(Error::Refused(format!(
+        Identity::OtherFormat(_) | Identity::Damaged => Err(Error::Refused(format!(
             "device {name} already belongs to a pool of Trefoil; erase it if its data is not needed"
         ))),
         Identity::Foreign => Err(Error::Refused(format!(

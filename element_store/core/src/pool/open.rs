@@ -119,9 +119,14 @@ fn find_members(devices: Vec<Arc<dyn Device>>, notes: &mut Vec<String>) -> Resul
             Ok(Identity::Empty) => notes.push(format!("device {name} is empty and left out")),
             Ok(Identity::Damaged) => notes.push(format!("device {name} has no readable superblock and is left out; replace it")),
             Err(error) => notes.push(format!("device {name} cannot be read ({error}) and is left out; replace it")),
-            Ok(Identity::Newer(version)) => {
+            Ok(Identity::OtherFormat(version)) => {
+                let (age, remedy) = if version < VERSION {
+                    ("an older", "copy its content out with that one")
+                } else {
+                    ("a newer", "upgrade Trefoil")
+                };
                 return Err(Error::Refused(format!(
-                    "device {name} was written by a newer Trefoil (format {version}, this one knows {VERSION}); upgrade Trefoil"
+                    "device {name} was written by {age} Trefoil (format {version}, this one knows {VERSION}); {remedy}"
                 )));
             }
             Ok(Identity::Foreign) => {

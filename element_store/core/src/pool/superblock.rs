@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 
 pub const MAGIC: &[u8; 8] = b"TREFOIL1";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Devices of one pool at most.
 pub const DEVICES_MAX: usize = 128;
 /// Flags of optional features that this version understands: none yet.
@@ -94,7 +94,7 @@ pub enum Identity {
     Empty,
     Member(Box<Superblock>),
     /// Of a format version or with features that this program does not know.
-    Newer(u32),
+    OtherFormat(u32),
     /// Ours, but neither slot is whole.
     Damaged,
     /// Somebody else's bytes.
@@ -222,7 +222,7 @@ pub fn identify_bytes(head: &[u8]) -> Identity {
     let newest = parsed.iter().flatten().max_by_key(|superblock| superblock.generation);
     if parsed.iter().any(|slot| matches!(slot, Err(Error::Refused(_)))) {
         let versions = slots.iter().map(|slot| u32::from_le_bytes([slot[8], slot[9], slot[10], slot[11]]));
-        return Identity::Newer(versions.max().unwrap_or_default());
+        return Identity::OtherFormat(versions.max().unwrap_or_default());
     }
     match newest {
         Some(superblock) => Identity::Member(Box::new(superblock.clone())),
@@ -291,9 +291,9 @@ mod tests {
         assert!(matches!(identify(&old, &torn), Identity::Member(superblock) if superblock.generation == 6));
         assert_eq!(identify(&torn, &torn), Identity::Damaged);
         let mut newer = new.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         reseal(&mut newer);
-        assert_eq!(identify(&old, &newer), Identity::Newer(2));
+        assert_eq!(identify(&old, &newer), Identity::OtherFormat(3));
         assert_eq!(identify(&[0; SLOT], &[0; SLOT]), Identity::Empty);
         assert_eq!(identify(&[0; SLOT], &[8; SLOT]), Identity::Foreign);
         assert_eq!(identify_bytes(b"short"), Identity::Foreign);

@@ -25,7 +25,13 @@ pub(super) type Good<'a> = &'a dyn Fn(&[u8]) -> bool;
 impl Segments {
     /// Bytes `range` of the payload at `location`; `expected` is the xxh3-64 of exactly these bytes.
     pub fn read(&self, location: &Location, range: Range<u32>, expected: u64) -> Result<Vec<u8>> {
-        if range.start > range.end || range.end > location.length {
+        let mut bytes = vec![0; range.len()];
+        self.read_into(location, range, expected, &mut bytes).map(|()| bytes)
+    }
+
+    /// The same into memory of the caller's, which must be as long as the range.
+    pub fn read_into(&self, location: &Location, range: Range<u32>, expected: u64, into: &mut [u8]) -> Result<()> {
+        if range.start > range.end || range.end > location.length || range.len() != into.len() {
             return Err(Error::Invalid(format!("bytes {range:?} of a payload of {} bytes", location.length)));
         }
         let segment = self.located(location)?;
@@ -35,7 +41,7 @@ impl Segments {
             offset,
             length: range.len(),
         };
-        self.fetch(&segment, wanted, &|bytes| checksum(bytes) == expected)
+        self.fetch_into(&segment, wanted, &|bytes| checksum(bytes) == expected, into)
     }
 
     /// The header of the payload at `location`, which must name one.
@@ -70,12 +76,16 @@ impl Segments {
     }
 
     pub(super) fn fetch(&self, segment: &Segment, wanted: ShardRange, good: Good<'_>) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; wanted.length];
+        self.fetch_into(segment, wanted, good, &mut bytes).map(|()| bytes)
+    }
+
+    fn fetch_into(&self, segment: &Segment, wanted: ShardRange, good: Good<'_>, into: &mut [u8]) -> Result<()> {
         add(&self.counters.reads, 1);
         let job = self.read_job(segment, wanted);
-        let mut bytes = vec![0; wanted.length];
-        if self.drives.read(job.device, job.offset, &mut bytes).is_ok() {
-            if good(&bytes) {
-                return Ok(bytes);
+        if self.drives.read(job.device, job.offset, into).is_ok() {
+            if good(into) {
+                return Ok(());
             }
             add(&self.counters.checksum_errors, 1);
         }
@@ -88,7 +98,8 @@ impl Segments {
         };
         add(&self.counters.degraded_reads, 1);
         self.repair(segment, wanted, &rebuilt);
-        Ok(rebuilt)
+        into.copy_from_slice(&rebuilt);
+        Ok(())
     }
 
     /// From the first k other shards; if that is wrong or they are not all readable, from every choice of k.

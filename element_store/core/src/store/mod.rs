@@ -8,6 +8,9 @@ pub mod commit;
 mod compact;
 pub mod digest;
 pub mod drives;
+mod files;
+#[cfg(test)]
+mod files_simulation;
 mod guard;
 mod landing;
 mod open;
@@ -94,6 +97,7 @@ pub(crate) struct Core {
     upkeep_counters: UpkeepCounters,
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
+    content_locks: files::ContentLocks,
     /// Held during a checkpoint.
     checkpointed: Mutex<Checkpointed>,
 }

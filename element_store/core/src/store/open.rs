@@ -12,7 +12,7 @@ use super::upkeep::{Checkpointed, UpkeepCounters};
 use super::{Core, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
-use crate::element::transaction::{IDS, Ids, Pins, Shared};
+use crate::element::transaction::{IDS, Ids, Opens, Pins, Shared};
 use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
@@ -132,6 +132,7 @@ impl Store {
         let shared = Shared {
             ids: Ids::new(leased),
             pins: Pins::default(),
+            opens: Opens::default(),
             epoch: AtomicU64::new(1),
         };
         let (lag, pressure) = (engine.clone(), wake.clone());
@@ -158,6 +159,7 @@ impl Store {
             holds: Arc::new(Holds::default()),
             wake,
             trouble: Mutex::default(),
+            content_locks: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             checkpointed: Mutex::new(Checkpointed {
@@ -192,10 +194,12 @@ fn launch(core: Arc<Core>, journal: Journal, replayed: u64, background: bool) ->
         threads.push(spawn("upkeep", &core, |core| core.run_upkeep())?);
         threads.push(spawn("reducer", &core, |core| core.run_reducer())?);
     }
-    Ok(Arc::new(Store {
+    let store = Arc::new(Store {
         core,
         threads: Mutex::new(threads),
-    }))
+    });
+    store.forget_orphans()?;
+    Ok(store)
 }
 
 fn spawn(name: &str, core: &Arc<Core>, life: impl FnOnce(&Core) + Send + 'static) -> Result<JoinHandle<()>> {

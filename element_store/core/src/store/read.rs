@@ -5,9 +5,11 @@
 
 use super::Core;
 use super::reduce;
-use crate::element::content::{self, Run};
+use crate::device::recycled::Recycled;
+use crate::element::content;
 use crate::element::info::ElementInfo;
-use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, ExtentRow, Placement};
+use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Placement};
+use crate::element::transaction::Pin;
 use crate::element::{Rows, namespace};
 use crate::error::{Error, Result};
 use crate::segment::Location;
@@ -23,8 +25,8 @@ pub struct Content {
     pub element: ElementInfo,
     /// All bytes of small content.
     pub prefetched: Option<Vec<u8>>,
-    core: Arc<Core>,
-    pinned: bool,
+    /// None for small content.
+    pin: Option<Pinned>,
 }
 
 impl Content {
@@ -35,113 +37,108 @@ impl Content {
             let snapshot = core.committer.meta.snapshot();
             let element = namespace::lookup(&snapshot, view, key, version)?;
             if element.row.size <= PREFETCH_BYTES_MAX {
-                let bytes = core.read_with(&snapshot, element.id, 0, element.row.size)?;
+                let mut bytes = vec![0; element.row.size as usize];
+                core.read_with(&snapshot, element.id, 0, &mut bytes)?;
                 return Ok(Self {
                     element,
                     prefetched: Some(bytes),
-                    core: core.clone(),
-                    pinned: false,
+                    pin: None,
                 });
             }
             drop((snapshot, inside));
-            if let Some(element) = core.pin(view, key, version, element.id)? {
+            if let Some((pin, element)) = core.pin(view, key, version, element.id)? {
                 return Ok(Self {
                     element,
                     prefetched: None,
-                    core: core.clone(),
-                    pinned: true,
+                    pin: Some(pin),
                 });
             }
         }
+    }
+
+    /// Keeps its element's content; None for small content, which is `prefetched`.
+    pub(super) fn pin(&self) -> Option<&Pinned> {
+        self.pin.as_ref()
     }
 
     /// Bytes [start, stop), at most READ_BYTES_MAX. Raises Invalid for a range outside, Damaged.
     pub fn read(&self, start: u64, stop: u64) -> Result<Vec<u8>> {
-        if start > stop || stop > self.element.row.size || stop - start > READ_BYTES_MAX {
+        let length = stop.saturating_sub(start).min(READ_BYTES_MAX);
+        let mut bytes = vec![0; length as usize];
+        self.read_into(start, stop, &mut bytes).map(|()| bytes)
+    }
+
+    /// The same into zeroed memory of the caller's, which must be as long as the range.
+    pub fn read_into(&self, start: u64, stop: u64, into: &mut [u8]) -> Result<()> {
+        if start > stop || stop > self.element.row.size || stop - start > READ_BYTES_MAX || stop - start != into.len() as u64 {
             return Err(Error::Invalid(format!("bytes {start} to {stop} of {}", self.element.row.size)));
         }
-        if let Some(bytes) = &self.prefetched {
-            return Ok(bytes[start as usize..stop as usize].to_vec());
+        match (&self.prefetched, &self.pin) {
+            (Some(bytes), _) => into.copy_from_slice(&bytes[start as usize..stop as usize]),
+            (None, Some(pin)) => return pin.read(start, into),
+            (None, None) => {}
         }
-        let _inside = self.core.guard.enter();
-        self.core
-            .read_with(&self.core.committer.meta.snapshot(), self.element.id, start, stop)
+        Ok(())
     }
 }
 
-impl Drop for Content {
-    fn drop(&mut self) {
-        if self.pinned {
-            self.core.unpin(self.element.id);
-        }
-    }
-}
-
-/// An element that is not given up while this lives.
+/// Content that neither changes nor goes while this lives.
 pub(super) struct Pinned {
     core: Arc<Core>,
-    element: u64,
+    pin: Pin,
 }
 
 impl Pinned {
     pub fn new(core: &Arc<Core>, element: u64) -> Option<Self> {
-        core.committer.shared.pins.pin(element).then(|| Self {
-            core: core.clone(),
-            element,
-        })
+        let pin = core.committer.shared.pins.pin(element)?;
+        Some(Self { core: core.clone(), pin })
+    }
+
+    pub fn pin(&self) -> &Pin {
+        &self.pin
+    }
+
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        let _inside = self.core.guard.enter();
+        // If files change the element, a copy is made and seen before the pin leads to it: the same answer before and after names what this snapshot has.
+        loop {
+            let element = self.pin.element();
+            let snapshot = self.core.snapshot();
+            if self.pin.element() == element {
+                return self.core.read_with(&snapshot, element, start, into);
+            }
+        }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.core.unpin(self.element);
+        if self.core.committer.shared.pins.unpin(&self.pin) {
+            self.core.wake_upkeep();
+        }
     }
 }
 
 impl Core {
-    fn unpin(&self, element: u64) {
-        if self.committer.shared.pins.unpin(element) {
-            self.wake_upkeep();
-        }
-    }
-
-    /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a deletion that saw no pin is seen here.
-    fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<ElementInfo>> {
-        if !self.committer.shared.pins.pin(id) {
+    /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a change that saw no pin is seen here.
+    fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<(Pinned, ElementInfo)>> {
+        let Some(pin) = Pinned::new(self, id) else {
             std::thread::yield_now();
             return Ok(None);
-        }
-        let found = namespace::lookup(&self.committer.meta.snapshot(), view, key, version);
-        match found {
-            Ok(element) if element.id == id => Ok(Some(element)),
-            other => {
-                self.unpin(id);
-                other.map(|_| None)
-            }
-        }
+        };
+        let element = namespace::lookup(&self.snapshot(), view, key, version)?;
+        Ok((element.id == id).then_some((pin, element)))
     }
 
-    /// Bytes [start, stop) of an element as `rows` show it; holes are zeros. The caller is inside the guard.
-    fn read_with(&self, rows: &dyn Rows, element: u64, start: u64, stop: u64) -> Result<Vec<u8>> {
-        let mut bytes: Vec<u8> = Vec::with_capacity((stop - start) as usize);
-        let runs = content::clipped_runs(rows, element, start, stop, usize::MAX)?;
-        for Run {
-            offset,
-            extent,
-            skip,
-            length,
-        } in runs
-        {
-            bytes.resize((offset - start) as usize, 0);
-            let row = content::extent(rows, extent)?.ok_or_else(|| Error::Damaged(format!("extent {extent} has no row")))?;
-            let piece = self.read_extent_with(rows, &row, skip, skip + length)?;
-            if bytes.is_empty() && u64::from(length) == stop - start {
-                return Ok(piece);
-            }
-            bytes.extend_from_slice(&piece);
+    /// An element's bytes from `start` on as `rows` show them, into zeroed memory: holes are left alone. The caller is inside the guard.
+    pub(super) fn read_with(&self, rows: &dyn Rows, element: u64, start: u64, into: &mut [u8]) -> Result<()> {
+        let stop = start + into.len() as u64;
+        for run in content::clipped_runs(rows, element, start, stop, usize::MAX)? {
+            let row = content::extent(rows, run.extent)?.ok_or_else(|| Error::Damaged(format!("extent {} has no row", run.extent)))?;
+            let at = (run.offset - start) as usize;
+            self.read_extent_into(rows, &row, run.skip, &mut into[at..at + run.length as usize])?;
         }
-        bytes.resize((stop - start) as usize, 0);
-        Ok(bytes)
+        Ok(())
     }
 
     /// For extents that do not lie in chunks: staged content.
@@ -150,67 +147,94 @@ impl Core {
     }
 
     pub(super) fn read_extent_with(&self, rows: &dyn Rows, row: &ExtentRow, start: u32, stop: u32) -> Result<Vec<u8>> {
-        if start > stop || stop > row.length {
+        let mut bytes = vec![0; stop.saturating_sub(start).min(row.length) as usize];
+        self.read_extent_into(rows, row, start, &mut bytes).map(|()| bytes)
+    }
+
+    /// Bytes of an extent from `start` on.
+    fn read_extent_into(&self, rows: &dyn Rows, row: &ExtentRow, start: u32, into: &mut [u8]) -> Result<()> {
+        let end = u64::from(start) + into.len() as u64;
+        if end > u64::from(row.length) {
             return Err(Error::Damaged(format!(
-                "a mapping names bytes {start} to {stop} of an extent of {}",
+                "a mapping names bytes {start} to {end} of an extent of {}",
                 row.length
             )));
         }
         match &row.placement {
             Placement::Journal { position, checksum } => {
-                let mut bytes = vec![0; row.length as usize];
-                self.journal.read(*position, &mut bytes, *checksum)?;
-                Ok(cut(bytes, start, stop))
+                whole_or_part(row.length, start, into, |whole| self.journal.read(*position, whole, *checksum))
             }
             Placement::Raw {
                 location,
                 checksum,
                 blocks,
-            } => self.read_raw(location, *checksum, blocks, start, stop),
-            Placement::Chunks(chunks) => self.read_chunks(rows, chunks, start, stop),
+            } => self.read_raw(location, *checksum, blocks, start, into),
+            Placement::Chunks(chunks) => self.read_chunks(rows, chunks, start, into),
         }
     }
 
     /// The whole at once, or the checksum blocks that the range touches.
-    fn read_raw(&self, location: &Location, checksum: u64, blocks: &[u64], start: u32, stop: u32) -> Result<Vec<u8>> {
+    fn read_raw(&self, location: &Location, checksum: u64, blocks: &[u64], start: u32, into: &mut [u8]) -> Result<()> {
         const BLOCK: u32 = CHECKSUM_BLOCK as u32;
+        let stop = start + into.len() as u32;
         let (first, last) = (start / BLOCK, stop.div_ceil(BLOCK));
         if (last - first) as usize * 2 >= blocks.len() {
-            return Ok(cut(self.segments.read(location, 0..location.length, checksum)?, start, stop));
+            return whole_or_part(location.length, start, into, |whole| {
+                self.segments.read_into(location, 0..location.length, checksum, whole)
+            });
         }
-        let mut bytes = Vec::with_capacity((last - first) as usize * CHECKSUM_BLOCK);
+        let mut left = into;
         for block in first..last {
             let range = block * BLOCK..((block + 1) * BLOCK).min(location.length);
-            let expected = blocks
+            let expected = *blocks
                 .get(block as usize)
                 .ok_or_else(|| Error::Damaged("an extent has too few checksums".into()))?;
-            bytes.extend_from_slice(&self.segments.read(location, range, *expected)?);
+            let from = start.max(range.start);
+            let (piece, rest) = left.split_at_mut((range.end.min(stop) - from) as usize);
+            whole_or_part(range.len() as u32, from - range.start, piece, |whole| {
+                self.segments.read_into(location, range, expected, whole)
+            })?;
+            left = rest;
         }
-        Ok(cut(bytes, start - first * BLOCK, stop - first * BLOCK))
+        Ok(())
     }
 
-    fn read_chunks(&self, rows: &dyn Rows, chunks: &[(u64, u32)], start: u32, stop: u32) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity((stop - start) as usize);
-        let mut at = 0;
+    fn read_chunks(&self, rows: &dyn Rows, chunks: &[(u64, u32)], start: u32, into: &mut [u8]) -> Result<()> {
+        let stop = start + into.len() as u32;
+        let (mut at, mut left) = (0, into);
         for (id, length) in chunks {
             let (from, to) = (start.max(at), stop.min(at + length));
             if from < to {
                 let row = content::chunk(rows, *id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
-                bytes.extend_from_slice(&self.read_chunk(&row)?[(from - at) as usize..(to - at) as usize]);
+                let (piece, rest) = left.split_at_mut((to - from) as usize);
+                whole_or_part(row.length, from - at, piece, |whole| self.read_chunk(&row, whole))?;
+                left = rest;
             }
             at += length;
         }
-        Ok(bytes)
+        Ok(())
     }
 
-    fn read_chunk(&self, row: &ChunkRow) -> Result<Vec<u8>> {
-        let stored = self.segments.read(&row.location, 0..row.location.length, row.checksum)?;
-        reduce::decode(row, stored)
+    fn read_chunk(&self, row: &ChunkRow, into: &mut [u8]) -> Result<()> {
+        let stored = 0..row.location.length;
+        if row.encoding == Encoding::Raw && row.location.length == row.length {
+            return self.segments.read_into(&row.location, stored, row.checksum, into);
+        }
+        reduce::decode(row, &self.segments.read(&row.location, stored, row.checksum)?, into)
     }
 }
 
-fn cut(mut bytes: Vec<u8>, start: u32, stop: u32) -> Vec<u8> {
-    bytes.truncate(stop as usize);
-    bytes.drain(..start as usize);
-    bytes
+/// Reads what can only be checked as a whole of `length` bytes: in place if all of it is wanted, else aside, for the part from `start` on.
+fn whole_or_part(length: u32, start: u32, into: &mut [u8], read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    if start == 0 && into.len() == length as usize {
+        return read(into);
+    }
+    let mut whole = Recycled::zeroed(length as usize);
+    read(&mut whole)?;
+    let start = start as usize;
+    let part = whole
+        .get(start..start + into.len())
+        .ok_or_else(|| Error::Damaged("a chunk is shorter than its extent says".into()))?;
+    into.copy_from_slice(part);
+    Ok(())
 }

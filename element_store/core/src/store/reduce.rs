@@ -35,17 +35,19 @@ struct Moved {
 }
 
 /// Plain bytes of a chunk from its stored ones. Raises Damaged.
-pub fn decode(row: &ChunkRow, stored: Vec<u8>) -> Result<Vec<u8>> {
-    let plain = match row.encoding {
-        Encoding::Raw => stored,
-        Encoding::Zstd => {
-            zstd::bulk::decompress(&stored, row.length as usize).map_err(|error| Error::Damaged(format!("chunk: {error}")))?
+pub fn decode(row: &ChunkRow, stored: &[u8], into: &mut [u8]) -> Result<()> {
+    let length = match row.encoding {
+        Encoding::Raw if stored.len() == into.len() => {
+            into.copy_from_slice(stored);
+            stored.len()
         }
+        Encoding::Raw => stored.len(),
+        Encoding::Zstd => zstd::bulk::decompress_to_buffer(stored, into).map_err(|error| Error::Damaged(format!("chunk: {error}")))?,
     };
-    if plain.len() == row.length as usize {
-        Ok(plain)
+    if length == into.len() {
+        Ok(())
     } else {
-        Err(Error::Damaged("a chunk is shorter than its row says".into()))
+        Err(Error::Damaged("a chunk is not as long as its row says".into()))
     }
 }
 

@@ -222,6 +222,8 @@ impl World {
     /// What the background threads would do before a user has to wait.
     fn make_room(&mut self) -> Result<()> {
         let core = self.store.core.clone();
+        // Well before the tree is behind: one step may be several changes.
+        while core.engine.maintain()? {}
         let (used, capacity) = core.committer.journal_use();
         if used * 3 > capacity || core.engine.is_behind() {
             while core.reduce_journal(u64::MAX)? > 0 {}

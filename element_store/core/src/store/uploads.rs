@@ -10,7 +10,7 @@ use super::{
 use crate::element::content::{self, Source};
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
 use crate::element::rows::ExtentRow;
-use crate::element::transaction::Transaction;
+use crate::element::transaction::{Pin, Transaction};
 use crate::element::upload;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -41,15 +41,24 @@ impl Core {
         Ok(Hidden { element, _pin: pin })
     }
 
-    /// Makes bytes [start, stop) of `source`, which the caller keeps from changing, the content of `hidden` from `offset` on.
-    fn share_into(&self, hidden: &Hidden, source: u64, start: u64, stop: u64, offset: u64) -> Result<()> {
+    /// Makes bytes [start, stop) of the source the content of `hidden` from `offset` on.
+    fn share_into(&self, hidden: &Hidden, source: &Pin, start: u64, stop: u64, offset: u64) -> Result<()> {
         let (target, mut reached) = (hidden.element, start);
         while reached < stop {
-            let from = reached;
+            let (source, from) = (source.clone(), reached);
             reached = self.committer.run_own(Rank::Own, RUN_BYTES * SHARED_RUNS_MAX, move |tx| {
-                content::share(tx, source, from, stop, target, offset + (from - start), SHARED_RUNS_MAX)
+                content::share(tx, source.element(), from, stop, target, offset + (from - start), SHARED_RUNS_MAX)
             })?;
         }
+        Ok(())
+    }
+
+    /// Gives those who have the element pinned a copy to read, so that it can change; the caller keeps others from changing it meanwhile.
+    pub(super) fn part_with_readers(self: &Arc<Self>, element: u64, size: u64) -> Result<()> {
+        let Some(pin) = Pinned::new(self, element) else { return Ok(()) };
+        let hidden = self.create_hidden()?;
+        self.share_into(&hidden, pin.pin(), 0, size, 0)?;
+        self.committer.shared.pins.redirect(element, hidden.element);
         Ok(())
     }
 
@@ -121,19 +130,17 @@ impl Store {
         rows: usize,
         name: impl FnOnce(&mut Transaction, Origin) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        // Small content was read when it was opened, and is not pinned; other content stays pinned until this returns.
-        if let Some(bytes) = &source.prefetched {
-            let piece = bytes[start as usize..stop as usize].to_vec();
+        let Some(pin) = source.pin().map(|pinned| pinned.pin().clone()) else {
+            let piece = source.prefetched.as_deref().unwrap_or_default()[start as usize..stop as usize].to_vec();
             return wait(|done| {
                 self.core
                     .committer
                     .submit(piece.len(), rows, done, move |tx| name(tx, Origin::New(Source::Small(piece))))
             });
-        }
-        let element = source.element.id;
-        let runs = content::clipped_runs(&self.core.snapshot(), element, start, stop, SHARED_RUNS_MAX + 1)?.len();
+        };
+        let runs = content::clipped_runs(&self.core.snapshot(), pin.element(), start, stop, SHARED_RUNS_MAX + 1)?.len();
         if runs <= SHARED_RUNS_MAX {
-            let origin = Origin::Share { element, start, stop };
+            let origin = Origin::Share { source: pin, start, stop };
             return wait(|done| {
                 self.core
                     .committer
@@ -141,7 +148,7 @@ impl Store {
             });
         }
         let hidden = self.core.create_hidden()?;
-        self.core.share_into(&hidden, element, start, stop, 0)?;
+        self.core.share_into(&hidden, &pin, start, stop, 0)?;
         let origin = Origin::Hidden(hidden.element, stop - start);
         wait(|done| self.core.committer.submit(0, rows, done, move |tx| name(tx, origin)))
     }
@@ -222,8 +229,8 @@ impl Store {
         let mut offset = 0;
         for (_, part) in pieces {
             // A part that is replaced meanwhile may be given up in the middle; the last transaction sees that it changed.
-            let _pin = Pinned::new(&self.core, part.element).ok_or_else(|| Error::Conflict("a part was replaced meanwhile".into()))?;
-            self.core.share_into(&hidden, part.element, 0, part.size, offset)?;
+            let pin = Pinned::new(&self.core, part.element).ok_or_else(|| Error::Conflict("a part was replaced meanwhile".into()))?;
+            self.core.share_into(&hidden, pin.pin(), 0, part.size, offset)?;
             offset += part.size;
         }
         Ok(hidden)

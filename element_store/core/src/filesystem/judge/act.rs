@@ -35,7 +35,7 @@ impl Judge {
         let answers = [0, 1].map(|side| perform(both[side], operation, &self.pairs, side));
         let kind = answers[0].as_ref().map_or_else(Errno::to_string, |_| "ok".into());
         self.record(operation, &kind, &outcome(&answers));
-        if let Operation::Change(id, Changes { accessed: Some(_), .. }) = operation {
+        if let (Operation::Change(id, Changes { accessed: Some(_), .. }), Ok(_)) = (operation, &answers[0]) {
             self.pairs.set_access(*id);
         }
         match &answers {

@@ -115,7 +115,7 @@ impl Pairs {
             ("size", a.size == b.size || is_directory),
             (
                 "time of access",
-                !self.same_clock || a.accessed_ns == b.accessed_ns || self.accessed.contains(&id),
+                !self.same_clock || a.accessed_ns == b.accessed_ns || is_directory || self.accessed.contains(&id),
             ),
             ("time of modification", !self.same_clock || a.modified_ns == b.modified_ns),
             ("time of change", !self.same_clock || a.changed_ns == b.changed_ns),

@@ -122,7 +122,7 @@ impl Element {
 
     /// Takes the set-id bits of a file away; set-gid without group execution means something else and stays.
     pub fn strip_privileges(&mut self) {
-        if self.node.kind == Type::File {
+        if self.node.kind != Type::Directory {
             let group = if self.node.mode & 0o010 != 0 { 0o2000 } else { 0 };
             self.node.mode &= !(0o4000 | group);
         }

@@ -1,0 +1,56 @@
+//! A FUSE mount of an open store. `protocols/fuse/__init__.py` is its only user.
+
+use crate::errors::{Failure, raise};
+use crate::pool::lock;
+use crate::shared::Shared;
+use crate::store::{Store, aside};
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use trefoil_core::error::Error;
+use trefoil_fuse::{Mount, MountError, Options};
+
+#[pyclass(frozen, module = "element_store._core")]
+pub struct FuseMount {
+    shared: Arc<Shared>,
+    mount: Mutex<Option<Mount>>,
+}
+
+fn refused(error: &MountError) -> Failure {
+    Error::Refused(error.to_string()).into()
+}
+
+#[pymethods]
+impl FuseMount {
+    #[staticmethod]
+    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool) -> PyResult<Py<PyAny>> {
+        let shared = store.shared().clone();
+        let files = shared.store()?;
+        let (future, ticket) = shared.begin(py)?;
+        aside("fuse-start", move || {
+            let options = Options {
+                read_only,
+                ..Options::default()
+            };
+            match Mount::start(files, &directory, options) {
+                Ok(mount) => ticket.finish(move |py| {
+                    let mount = Mutex::new(Some(mount));
+                    Ok(Py::new(py, FuseMount { shared, mount })?.into_any())
+                }),
+                Err(error) => ticket.fail(refused(&error)),
+            }
+        })?;
+        Ok(future)
+    }
+
+    fn end(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mount = lock(&self.mount).take();
+        let mount = mount.ok_or_else(|| raise(Error::Invalid("the mount was ended".into())))?;
+        let (future, ticket) = self.shared.begin(py)?;
+        aside("fuse-end", move || match mount.end() {
+            Ok(()) => ticket.finish(|py| Ok(py.None())),
+            Err(error) => ticket.fail(refused(&error)),
+        })?;
+        Ok(future)
+    }
+}

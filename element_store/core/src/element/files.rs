@@ -1,0 +1,214 @@
+//! What files see of elements, and changes of their attributes. `file_names` changes names, `file_content` content in place.
+//!
+//! One function, one transaction. Invariant: a directory in which files changed something is no longer implied by keys.
+
+use super::content;
+use super::file_content::changed_content;
+use super::rows::{ElementRow, Kind};
+use super::transaction::Transaction;
+use super::{Rows, keys, path};
+use crate::error::{Error, Result};
+use crate::filesystem::{Changes, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, Time, Type, XattrMode};
+
+const SET_UID: u32 = 0o4000;
+pub(super) const SET_GID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+pub(super) const MODE_BITS: u32 = 0o7777;
+/// XATTR_NAME_MAX
+const XATTR_NAME_BYTES_MAX: usize = 255;
+
+pub(super) fn fail<T>(errno: Errno) -> Result<T> {
+    Err(Error::File(errno))
+}
+
+pub fn check_name(name: &[u8]) -> Result<()> {
+    match name {
+        _ if name.len() > NAME_BYTES_MAX => fail(Errno::NAMETOOLONG),
+        b"" | b"." | b".." => fail(Errno::INVAL),
+        _ if name.contains(&b'/') || name.contains(&0) => fail(Errno::INVAL),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn as_directory(name: &[u8]) -> Vec<u8> {
+    [name, b"/"].concat()
+}
+
+/// Raises ESTALE.
+pub fn row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    match rows.get(&keys::element(inode))? {
+        Some(bytes) => ElementRow::decode(&bytes),
+        None => fail(Errno::STALE),
+    }
+}
+
+/// Raises ESTALE, ENOTDIR.
+pub fn directory_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    let row = row(rows, inode)?;
+    if row.kind == Kind::Directory {
+        Ok(row)
+    } else {
+        fail(Errno::NOTDIR)
+    }
+}
+
+/// A directory that can get entries. Raises ENOENT for one that was removed and is still open.
+pub fn growing_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    let row = directory_row(rows, inode)?;
+    if row.links > 0 { Ok(row) } else { fail(Errno::NOENT) }
+}
+
+/// Raises ESTALE, EISDIR, EINVAL.
+pub fn file_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    let row = row(rows, inode)?;
+    match row.kind {
+        Kind::File => Ok(row),
+        Kind::Directory => fail(Errno::ISDIR),
+        _ => fail(Errno::INVAL),
+    }
+}
+
+fn kind_of(row: &ElementRow) -> Type {
+    let number = || row.detail.as_slice().try_into().map_or(0, u64::from_le_bytes);
+    match row.kind {
+        Kind::Directory => Type::Directory,
+        Kind::File => Type::File,
+        Kind::Symlink => Type::Symlink,
+        Kind::Fifo => Type::Fifo,
+        Kind::Socket => Type::Socket,
+        Kind::CharacterDevice => Type::CharacterDevice(number()),
+        Kind::BlockDevice => Type::BlockDevice(number()),
+    }
+}
+
+pub fn node(rows: &dyn Rows, inode: u64, row: &ElementRow) -> Result<Node> {
+    let allocated = match row.kind {
+        Kind::File if row.sparse => content::runs(rows, inode, 0, u64::MAX, usize::MAX)?
+            .iter()
+            .map(|run| u64::from(run.length))
+            .sum(),
+        Kind::File => row.size,
+        _ => 0,
+    };
+    Ok(Node {
+        inode,
+        kind: kind_of(row),
+        mode: row.attributes.mode & MODE_BITS,
+        links: row.links,
+        uid: row.attributes.uid,
+        gid: row.attributes.gid,
+        size: row.size,
+        allocated,
+        accessed_ns: row.accessed_ns,
+        modified_ns: row.modified_ns,
+        changed_ns: row.changed_ns,
+        created_ns: row.created_ns,
+        version: row.content_version,
+    })
+}
+
+/// What a name leads to, and how the directory spells it: a directory hides an object of its name.
+pub(super) fn find(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Option<(u64, Vec<u8>)>> {
+    let spelled = as_directory(name);
+    if let Some(entry) = path::entry(rows, directory, &spelled)? {
+        return Ok(Some((entry.element, spelled)));
+    }
+    Ok(path::entry(rows, directory, name)?.map(|entry| (entry.element, name.to_vec())))
+}
+
+/// Raises ENOENT, ENOTDIR, ESTALE.
+pub fn lookup(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Node> {
+    check_name(name)?;
+    match find(rows, directory, name)? {
+        Some((inode, _)) => node(rows, inode, &path::element(rows, inode)?),
+        None => directory_row(rows, directory).and_then(|_| fail(Errno::NOENT)),
+    }
+}
+
+/// May files see an entry of this spelling? Markers, empty components and an object beside a directory of its name they may not.
+pub fn shown_name<'n>(rows: &dyn Rows, directory: u64, spelled: &'n [u8]) -> Result<Option<&'n [u8]>> {
+    let name = spelled.strip_suffix(b"/").unwrap_or(spelled);
+    if check_name(name).is_err() {
+        return Ok(None);
+    }
+    let hidden = name.len() == spelled.len() && path::entry(rows, directory, &as_directory(name))?.is_some();
+    Ok((!hidden).then_some(name))
+}
+
+pub(super) fn strip(row: &mut ElementRow) {
+    if row.kind != Kind::Directory {
+        let mode = &mut row.attributes.mode;
+        *mode &= !SET_UID;
+        if *mode & GROUP_EXECUTE != 0 {
+            *mode &= !SET_GID;
+        }
+    }
+}
+
+/// All but a smaller size, of which `resize` does a part at a time.
+pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Node> {
+    let mut row = row(tx, inode)?;
+    let before = row.attributes.mode;
+    if let Some(size) = changes.size {
+        row = file_row(tx, inode)?;
+        if size > FILE_BYTES_MAX {
+            return fail(Errno::FBIG);
+        }
+        if size != row.size {
+            changed_content(tx, inode, &mut row)?;
+            row.sparse |= size > row.size;
+            row.size = size;
+        } else {
+            row.content_version += 1;
+        }
+        row.modified_ns = tx.now_ns;
+    }
+    let time = |time: Time| match time {
+        Time::Now => tx.now_ns,
+        Time::At(at) => at,
+    };
+    let attributes = &mut row.attributes;
+    attributes.mode = changes.mode.map_or(attributes.mode, |mode| mode & MODE_BITS);
+    attributes.uid = changes.uid.unwrap_or(attributes.uid);
+    attributes.gid = changes.gid.unwrap_or(attributes.gid);
+    row.accessed_ns = changes.accessed.map_or(row.accessed_ns, time);
+    row.modified_ns = changes.modified.map_or(row.modified_ns, time);
+    if changes.strip_privileges {
+        strip(&mut row);
+    }
+    let asked = Changes {
+        strip_privileges: false,
+        ..changes.clone()
+    };
+    if asked != Changes::default() || row.attributes.mode != before {
+        row.changed_ns = tx.now_ns;
+    }
+    row.implicit = false;
+    let node = node(tx, inode, &row)?;
+    tx.put_element(inode, row)?;
+    Ok(node)
+}
+
+pub fn set_xattr(tx: &mut Transaction, inode: u64, name: &str, value: Option<&[u8]>, mode: XattrMode) -> Result<()> {
+    let mut row = row(tx, inode)?;
+    if value.is_some() && (name.is_empty() || name.contains('\0')) {
+        return fail(Errno::INVAL);
+    }
+    if name.len() > XATTR_NAME_BYTES_MAX {
+        return fail(if value.is_some() { Errno::RANGE } else { Errno::NODATA });
+    }
+    let there = row.attributes.xattrs.contains_key(name);
+    match (mode, value) {
+        (XattrMode::Create, Some(_)) if there => return fail(Errno::EXIST),
+        (XattrMode::Replace, Some(_)) | (_, None) if !there => return fail(Errno::NODATA),
+        _ => {}
+    }
+    match value {
+        Some(value) => row.attributes.xattrs.insert(name.to_owned(), value.to_vec()),
+        None => row.attributes.xattrs.remove(name),
+    };
+    row.attributes.check().map_err(|_| Error::File(Errno::NOSPC))?;
+    row.changed_ns = tx.now_ns;
+    row.implicit = false;
+    tx.put_element(inode, row)
+}

@@ -1,0 +1,79 @@
+//! Extended attributes.
+//!
+//! `user`, `trusted` and `security` are the store's; the kernel has checked who may. POSIX ACLs (`system.posix_acl_*`) are EOPNOTSUPP, as on any
+//! filesystem mounted without them.
+
+use trefoil_core::filesystem::{Errno, Result, XattrMode};
+
+use super::{Answer, Call, Engine};
+use crate::wire::Writer;
+
+/// `setxattr(2)`
+const XATTR_CREATE: u32 = 1;
+const XATTR_REPLACE: u32 = 2;
+const TRUSTED: &[u8] = b"trusted.";
+const NAMESPACES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
+
+impl Engine {
+    pub(super) fn setxattr(&self, call: &mut Call) -> Result<Answer> {
+        let (size, flags) = (call.body.u32()? as usize, call.body.u32()?);
+        call.body.skip(8)?;
+        let name = served(call.body.name()?)?;
+        let value = call.body.bytes(size)?;
+        let mode = match flags {
+            0 => XattrMode::Any,
+            XATTR_CREATE => XattrMode::Create,
+            XATTR_REPLACE => XattrMode::Replace,
+            _ => return Err(Errno::INVAL),
+        };
+        self.fs.set_xattr(call.inode, name, value, mode).map(|()| Answer::Payload)
+    }
+
+    pub(super) fn getxattr(&self, call: &mut Call) -> Result<Answer> {
+        let size = call.body.u32()?;
+        call.body.skip(4)?;
+        let value = self.fs.xattr(call.inode, served(call.body.name()?)?)?;
+        sized(call.out, size, value)
+    }
+
+    /// `trusted` names are shown to root only, as `xattr(7)` says.
+    pub(super) fn listxattr(&self, call: &mut Call) -> Result<Answer> {
+        let size = call.body.u32()?;
+        let mut names = Vec::new();
+        for name in self.fs.xattrs(call.inode)? {
+            if call.header.uid == 0 || !name.starts_with(TRUSTED) {
+                names.extend_from_slice(&name);
+                names.push(0);
+            }
+        }
+        sized(call.out, size, names)
+    }
+
+    pub(super) fn removexattr(&self, call: &mut Call) -> Result<Answer> {
+        self.fs
+            .remove_xattr(call.inode, served(call.body.name()?)?)
+            .map(|()| Answer::Payload)
+    }
+}
+
+fn served(name: &[u8]) -> Result<&[u8]> {
+    let within = |space: &&[u8]| name.len() > space.len() && name.starts_with(space);
+    if NAMESPACES.iter().any(within) {
+        Ok(name)
+    } else {
+        Err(Errno::OPNOTSUPP)
+    }
+}
+
+/// Who asks with no room asks how much there must be.
+fn sized(out: &mut Writer, room: u32, bytes: Vec<u8>) -> Result<Answer> {
+    if room == 0 {
+        out.u32(bytes.len() as u32).u32(0);
+        return Ok(Answer::Payload);
+    }
+    if bytes.len() > room as usize {
+        Err(Errno::RANGE)
+    } else {
+        Ok(Answer::Content(bytes))
+    }
+}

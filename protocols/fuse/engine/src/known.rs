@@ -1,0 +1,148 @@
+//! What the kernel holds of each inode: how often it has it open, and the version of the content that its page cache may show.
+//!
+//! A page cache outlives the last close and is kept at the next open only if the content is of the version that the kernel saw last. A write through
+//! this mount continues that version when it is exactly the next one; anything else (another face wrote between) makes it unknown, and the next
+//! open drops the cache. Forgetting an entry that nobody has open costs one dropped cache, so the table is bounded by forgetting. What is open is
+//! never forgotten; the processes that hold it open bound that.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use trefoil_core::filesystem::Inode;
+
+const SHARDS: usize = 16;
+/// Inodes of one shard beyond which those that are not open are forgotten.
+const SHARD_INODES_MAX: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// The highest version that was heard of.
+    seen: u64,
+    /// The kernel's page cache shows that version and no other.
+    whole: bool,
+    opens: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct Known {
+    shards: [Mutex<HashMap<Inode, Held>>; SHARDS],
+}
+
+impl Known {
+    /// Counts an open; whether the kernel's page cache may be kept.
+    pub fn opened(&self, inode: Inode, version: u64) -> bool {
+        let mut shard = self.shard(inode);
+        if shard.len() >= SHARD_INODES_MAX && !shard.contains_key(&inode) {
+            shard.retain(|_, held| held.opens > 0);
+        }
+        let held = shard.entry(inode).or_insert(Held {
+            seen: version,
+            whole: false,
+            opens: 0,
+        });
+        let same = held.whole && held.seen == version;
+        *held = Held {
+            seen: version,
+            whole: true,
+            opens: held.opens + 1,
+        };
+        same
+    }
+
+    pub fn closed(&self, inode: Inode) {
+        if let Some(held) = self.shard(inode).get_mut(&inode) {
+            held.opens = held.opens.saturating_sub(1);
+        }
+    }
+
+    /// Content was written through this mount, so that the kernel's cache shows it too; `version` is what it has now.
+    pub fn wrote(&self, inode: Inode, version: u64) {
+        if let Some(held) = self.shard(inode).get_mut(&inode) {
+            held.whole &= held.seen == version || held.seen + 1 == version;
+            held.seen = held.seen.max(version);
+        }
+    }
+
+    /// Whether somebody else changed the content of what the kernel has open. Says so once for each change.
+    pub fn stale(&self, inode: Inode, version: u64) -> bool {
+        let mut shard = self.shard(inode);
+        let Some(held) = shard.get_mut(&inode) else { return false };
+        let stale = held.opens > 0 && held.seen < version;
+        if stale {
+            *held = Held {
+                seen: version,
+                whole: false,
+                ..*held
+            };
+        }
+        stale
+    }
+
+    /// Those that the kernel has open, and how often.
+    pub fn open(&self) -> Vec<(Inode, u64)> {
+        let held = |shard: &Mutex<HashMap<_, Held>>| -> Vec<_> { lock(shard).iter().map(|(&inode, held)| (inode, held.opens)).collect() };
+        self.shards.iter().flat_map(held).filter(|(_, opens)| *opens > 0).collect()
+    }
+
+    /// Drops what is known of content, so that every later open drops the kernel's cache.
+    pub fn forget_versions(&self) {
+        for shard in &self.shards {
+            lock(shard).values_mut().for_each(|held| held.whole = false);
+        }
+    }
+
+    fn shard(&self, inode: Inode) -> MutexGuard<'_, HashMap<Inode, Held>> {
+        lock(&self.shards[(inode % SHARDS as u64) as usize])
+    }
+}
+
+/// No code panics while it holds one of these locks, and each value is whole after every statement.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_is_kept_only_for_the_version_seen_last() {
+        let known = Known::default();
+        assert!(!known.opened(5, 1));
+        known.closed(5);
+        assert!(known.opened(5, 1));
+        known.wrote(5, 2);
+        assert!(known.opened(5, 2));
+        assert!(!known.opened(5, 3), "another face wrote");
+        known.wrote(5, 6);
+        assert!(!known.opened(5, 6), "another face wrote between");
+    }
+
+    #[test]
+    fn a_change_by_others_is_told_once_and_only_of_what_is_open() {
+        let known = Known::default();
+        assert!(!known.stale(5, 9));
+        known.opened(5, 1);
+        assert!(!known.stale(5, 1));
+        assert!(known.stale(5, 2));
+        assert!(!known.stale(5, 2));
+        assert!(known.stale(5, 3), "once more");
+        known.closed(5);
+        known.opened(5, 3);
+        known.closed(5);
+        assert!(!known.stale(5, 4), "the next open drops the cache anyway");
+    }
+
+    #[test]
+    fn it_forgets_what_is_closed_and_keeps_what_is_open() {
+        let known = Known::default();
+        known.opened(0, 1);
+        for inode in 1..=(SHARD_INODES_MAX as u64 + 1) {
+            known.opened(inode * SHARDS as u64, 1);
+            known.closed(inode * SHARDS as u64);
+        }
+        assert_eq!(known.open(), vec![(0, 1)]);
+        assert!(lock(&known.shards[0]).len() <= SHARD_INODES_MAX);
+        assert!(known.opened(0, 1));
+    }
+}

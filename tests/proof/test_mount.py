@@ -1,0 +1,114 @@
+"""One namespace: what files do S3 sees, what S3 does files see, and a killed daemon loses nothing of either. Needs root and /dev/fuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.proof.clients import boto
+from tests.proof.daemon import Daemon, trefoil
+from tests.proof.s3 import S3Client
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+BUCKET = "shared"
+CACHED_SECONDS = 1.1
+"""What another face changed shows in the mount after that."""
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "mount"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> Iterator[Daemon]:
+    daemon = Daemon(trefoil(devices, tmp_path / "state", env={"TREFOIL_FILE__MOUNT": str(mountpoint)}), tmp_path / "daemon.log")
+    daemon.start()
+    yield daemon
+    try:
+        assert not daemon.is_running() or daemon.stop() == 0
+        assert not os.path.ismount(mountpoint)
+    finally:
+        daemon.kill()
+        subprocess.run(["umount", "--lazy", mountpoint], stderr=subprocess.DEVNULL, check=False)
+
+
+@pytest.fixture
+def s3(mounted: Daemon) -> Iterator[S3Client]:
+    with S3Client(mounted.spec.endpoint, BUCKET) as client:
+        client.create_bucket()
+        yield client
+
+
+def keys(s3: S3Client) -> dict[str, int]:
+    return dict(s3.list())
+
+
+def test_files_are_objects_and_objects_are_files(mountpoint: Path, s3: S3Client) -> None:
+    bucket = mountpoint / BUCKET
+    s3.put("a/b/object", b"by S3")
+    assert (bucket / "a/b/object").read_bytes() == b"by S3"
+    (bucket / "a/file").write_bytes(b"by a file")
+    assert s3.get("a/file") == b"by a file"
+    (bucket / "a/b/object").write_bytes(b"changed in place")
+    assert s3.get("a/b/object") == b"changed in place"
+    os.link(bucket / "a/file", bucket / "linked")
+    (bucket / "empty/inside").mkdir(parents=True)
+    (bucket / "symlink").symlink_to("linked")
+    assert keys(s3) == {"a/b/object": 16, "a/file": 9, "linked": 9}
+    s3.put("linked", b"another")
+    assert (bucket / "a/file").read_bytes() == b"by a file"
+    (bucket / "a").rename(bucket / "z")
+    assert keys(s3) == {"linked": 7, "z/b/object": 16, "z/file": 9}
+    s3.delete("z/b/object")
+    time.sleep(CACHED_SECONDS)
+    assert sorted(os.listdir(bucket)) == ["empty", "linked", "symlink", "z"]
+    # Keys implied it, but files renamed what is above it: that one stays, this one went with its key.
+    assert os.listdir(bucket / "z") == ["file"]
+
+
+def test_an_object_on_its_way_out_is_not_changed_by_a_file(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
+    content = os.urandom(48 << 20)
+    s3.put("large", content)
+    answer = boto(mounted.spec.endpoint).get_object(Bucket=BUCKET, Key="large")["Body"]
+    begun = answer.read(1 << 20)
+    with (mountpoint / BUCKET / "large").open("r+b") as file:
+        for offset in range(0, len(content), 4 << 20):
+            file.seek(offset)
+            file.write(b"overwritten" * 1000)
+        file.truncate(20 << 20)
+    assert begun + answer.read() == content
+    changed = s3.get("large")
+    assert changed is not None
+    assert len(changed) == 20 << 20
+    assert changed.startswith(b"overwritten")
+
+
+def test_a_killed_daemon_loses_nothing_that_a_file_was_told(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
+    bucket = mountpoint / BUCKET
+    for number in range(40):
+        (bucket / f"dir-{number % 4}").mkdir(exist_ok=True)
+        (bucket / f"dir-{number % 4}/file-{number}").write_bytes(b"%d" % number * 1000)
+    (bucket / "dir-0").rename(bucket / "renamed")
+    unlinked = os.open(bucket / "unlinked", os.O_CREAT | os.O_RDWR)
+    os.write(unlinked, b"x" * 300_000)
+    os.unlink(bucket / "unlinked")
+    mounted.kill()
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(bucket)
+    os.close(unlinked)
+    s3.close()
+    mounted.start()
+    assert sorted(os.listdir(bucket)) == ["dir-1", "dir-2", "dir-3", "renamed"]
+    for number in range(40):
+        name = "renamed" if number % 4 == 0 else f"dir-{number % 4}"
+        assert (bucket / name / f"file-{number}").read_bytes() == b"%d" % number * 1000
+    assert len(keys(s3)) == 40
