@@ -1,14 +1,16 @@
 //! Serves a file system in memory, to point clients at: `model_export [ADDRESS [SECONDS [NETWORK...]]]`, `127.0.0.1:22049` if none is given.
 //!
 //! It has one view, `/view`, that anyone may write to, and serves it to root as root. With SECONDS other than 0 the server is stopped and started
-//! again that often, over the same file system: clients must not notice.
+//! again that often, over the same file system: clients must not notice. The
+//! environment's PORTMAPPER is an address for a port mapper (clients with locks ask at port 111), and LOCK_HOSTS a file for the hosts that hold some.
 
 use std::sync::Arc;
 use std::thread::{park, sleep};
 use std::time::Duration;
+use trefoil_core::filesystem::locks::LockTable;
 use trefoil_core::filesystem::model::{Model, system_clock};
 use trefoil_core::filesystem::{FileSystem, New, Owner, ROOT};
-use trefoil_nfs::{Config, Export, Limits, Network, Server, Squash};
+use trefoil_nfs::{Config, Export, Network, Server, Squash};
 
 const BYTES_MAX: u64 = 8 << 30;
 
@@ -25,13 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Export::new("/view")
     };
     export.networks.extend(networks);
-    let mut config = Config {
-        listen,
-        exports: vec![export],
-        fsid: 0x7265_666f_696c,
-        key: [7; 32],
-        limits: Limits::default(),
-    };
+    let mut config = Config::new(listen, vec![export], 0x7265_666f_696c, [7; 32]);
+    config.locks = Some(Arc::new(LockTable::default()));
+    config.portmapper = std::env::var("PORTMAPPER").ok().map(|address| address.parse()).transpose()?;
+    config.lock_hosts = std::env::var("LOCK_HOSTS").ok().map(Into::into);
     let mut server = Server::start(fs.clone(), config.clone())?;
     let (host, port) = (server.address().ip(), server.address().port());
     println!("mount -t nfs -o vers=3,tcp,port={port},mountport={port},nolock,hard {host}:/view /mnt");

@@ -3,9 +3,13 @@
 use crate::export::Client;
 use crate::mount::Mounts;
 use crate::nfs::{Effect, Operation, Service, Status};
-use crate::rpc::{Call, Unavailable, accepted, finish, unavailable};
-use crate::{mount, nfs, portmap};
+use crate::nlm::{Hosts, Locks};
+use crate::portmap::Ports;
+use crate::rpc::{Call, MARK_BYTES, Unavailable, accepted, finish, unavailable};
+use crate::xdr::Encoder;
+use crate::{mount, nfs, nlm, nsm, portmap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Bytes that a reply without content rarely exceeds.
 const REPLY_BYTES: usize = 384;
@@ -42,12 +46,18 @@ impl From<Vec<u8>> for Answer {
     }
 }
 
+/// Locks, if they are served, and who has them.
+pub struct Locking {
+    pub locks: Locks,
+    pub hosts: Arc<Hosts>,
+}
+
 /// Everything that answers.
 pub struct Programs {
     pub service: Service,
     pub mounts: Mounts,
-    /// Where they are served.
-    pub port: u16,
+    pub ports: Ports,
+    pub locking: Option<Locking>,
 }
 
 impl Programs {
@@ -58,16 +68,8 @@ impl Programs {
             credential: call.credential.as_ref(),
         };
         let mut reply = accepted(call.xid, REPLY_BYTES);
-        let done = match call.program {
-            // A procedure that panics is our bug and this call's misfortune, nobody else's.
-            nfs::PROGRAM => match catch_unwind(AssertUnwindSafe(|| nfs::perform(&operation, call, &mut reply))) {
-                Ok(done) => done,
-                Err(_) => return failure(call, Status::SERVER_FAULT).into(),
-            },
-            mount::PROGRAM => mount::perform(&operation, &self.mounts, call, &mut reply).map(|()| Effect::Nothing),
-            portmap::PROGRAM => portmap::perform(self.port, call, &mut reply).map(|()| Effect::Nothing),
-            _ => Err(Unavailable::Program),
-        };
+        // A procedure that panics is our bug and this call's misfortune, nobody else's.
+        let done = catch_unwind(AssertUnwindSafe(|| self.perform(&operation, call, &mut reply))).unwrap_or(Err(Unavailable::System));
         match done {
             Ok(Effect::Nothing) => finish(reply, 0).into(),
             Ok(Effect::Durable) => Answer {
@@ -81,8 +83,32 @@ impl Programs {
                 },
                 unless_durable: None,
             },
+            Err(Unavailable::System) if call.program == nfs::PROGRAM => failure(call, Status::SERVER_FAULT).into(),
             Err(why) => unavailable(call.xid, why).into(),
         }
+    }
+
+    fn perform(&self, operation: &Operation<'_>, call: &Call<'_>, reply: &mut Encoder) -> Result<Effect, Unavailable> {
+        match (call.program, &self.locking) {
+            (nfs::PROGRAM, _) => return nfs::perform(operation, call, reply),
+            (mount::PROGRAM, _) => mount::perform(operation, &self.mounts, call, reply)?,
+            (portmap::PROGRAM, _) => portmap::perform(self.ports, call, reply)?,
+            (nlm::PROGRAM, Some(locking)) => locking.locks.perform(operation, call, reply)?,
+            (nsm::PROGRAM, Some(locking)) => nsm::perform(operation, &locking.locks, locking.hosts.state(), call, reply)?,
+            _ => return Err(Unavailable::Program),
+        }
+        Ok(Effect::Nothing)
+    }
+
+    /// The answer to a datagram, without a mark; only what says where services are, or that a host restarted, is asked by datagrams.
+    pub fn answer_datagram(&self, client: Client, datagram: &[u8]) -> Option<Vec<u8>> {
+        let call = Call::parse(datagram)
+            .ok()
+            .filter(|call| matches!(call.program, portmap::PROGRAM | nsm::PROGRAM))?;
+        self.service
+            .exports
+            .admits_address(client.address)
+            .then(|| self.answer(client, &call).reply.head.split_off(MARK_BYTES))
     }
 }
 

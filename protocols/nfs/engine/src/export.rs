@@ -108,6 +108,8 @@ impl Export {
 pub struct Client {
     pub address: IpAddr,
     pub port: u16,
+    /// Our own address, as the client knows it.
+    pub server: IpAddr,
 }
 
 /// The parts of a path; empty ones and `.` do not count, as in any Unix path.
@@ -249,6 +251,13 @@ impl Exports {
         self.list.read().unwrap().clone()
     }
 
+    /// Some export does, if the port is right.
+    pub fn admits_address(&self, address: IpAddr) -> bool {
+        let list = self.list.read().unwrap();
+        list.iter()
+            .any(|export| export.networks.iter().any(|network| network.contains(address)))
+    }
+
     pub fn admits(&self, client: Client) -> bool {
         self.list.read().unwrap().iter().any(|export| export.admits(client))
     }
@@ -278,6 +287,7 @@ mod tests {
         let client = |address: &str| Client {
             address: address.parse().unwrap(),
             port: 2000,
+            server: address.parse().unwrap(),
         };
         assert!(export.admits(client("127.0.0.1")) && export.admits(client("::1")));
         assert!(!export.admits(client("192.168.0.1")) && !export.admits(client("::2")));

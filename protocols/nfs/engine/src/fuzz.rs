@@ -1,15 +1,19 @@
 //! Calls that nobody sane would send, straight into the parsers and procedures: no panic, no answer that cannot be, nothing long.
 
-use crate::dispatch::{CALL_BYTES_MAX, Programs, Reply};
+use crate::dispatch::{CALL_BYTES_MAX, Locking, Programs, Reply};
 use crate::export::{Client, Export, Exports, Squash};
 use crate::handle::{Handle, Handles};
 use crate::mount::Mounts;
 use crate::nfs::{Service, Status};
+use crate::nlm::callback::Callbacks;
+use crate::nlm::{Hosts, Locks};
+use crate::portmap::Ports;
 use crate::rpc::{Call, Refused, fragment};
 use crate::xdr::Encoder;
-use crate::{mount, nfs, portmap};
+use crate::{mount, nfs, nlm, nsm, portmap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use trefoil_core::filesystem::locks::LockTable;
 use trefoil_core::filesystem::model::{Model, system_clock};
 use trefoil_core::filesystem::{FileSystem, Inode, New, Owner, ROOT, TRANSFER_BYTES_MAX};
 
@@ -41,6 +45,11 @@ fn programs() -> (Programs, Inode) {
             ..Export::new("/view")
         }],
     );
+    let (hosts, callbacks) = (Arc::new(Hosts::open(None).unwrap()), Callbacks::new(1));
+    let locking = Locking {
+        locks: Locks::new(Arc::new(LockTable::default()), hosts.clone(), callbacks),
+        hosts,
+    };
     let service = Service {
         fs,
         exports,
@@ -51,30 +60,52 @@ fn programs() -> (Programs, Inode) {
         Programs {
             service,
             mounts: Mounts::default(),
-            port: 2049,
+            ports: Ports {
+                tcp: 2049,
+                udp: Some(111),
+                locks: true,
+            },
+            locking: Some(locking),
         },
         view,
     )
 }
 
+fn client() -> Client {
+    let address = IpAddr::from([127, 0, 0, 1]);
+    Client {
+        address,
+        port: 700,
+        server: address,
+    }
+}
+
 /// A call with arguments that are right for one procedure or another.
 fn sane(random: &mut Random, handles: &[Vec<u8>]) -> Vec<u8> {
     let mut call = Encoder::default();
-    let program = [
+    let programs = [
         nfs::PROGRAM,
         nfs::PROGRAM,
         nfs::PROGRAM,
         nfs::PROGRAM,
+        nlm::PROGRAM,
         mount::PROGRAM,
         portmap::PROGRAM,
-    ][random.below(6)];
-    let version = if program == portmap::PROGRAM { 2 } else { 3 };
-    let procedure = random.below(if program == nfs::PROGRAM { 23 } else { 7 }) as u32;
+        nsm::PROGRAM,
+    ];
+    let program = programs[random.below(programs.len())];
+    let version = match program {
+        nlm::PROGRAM => nlm::VERSION,
+        portmap::PROGRAM => 2 + random.below(3) as u32,
+        nsm::PROGRAM => nsm::VERSION,
+        _ => 3,
+    };
+    let procedure = random.below(if matches!(program, nfs::PROGRAM | nlm::PROGRAM) { 24 } else { 7 }) as u32;
     call.words(&[random.below(1000) as u32, 0, 2, program, version, procedure]);
     call.words(&[1, 24, 0, 0, random.below(3) as u32, 0, 1, 5, 0, 0]);
     let names: [&[u8]; 6] = [b"a", b"b", b"directory", b".", b"..", b"name\0"];
     let mut parts: Vec<u8> = Vec::new();
-    for _ in 0..random.below(5) {
+    for _ in 0..random.below(8) {
         let mut part = Encoder::default();
         match random.below(5) {
             0 | 1 => part.opaque(&handles[random.below(handles.len())]),
@@ -122,10 +153,7 @@ fn check(Reply { head, payload }: &Reply, xid: u32) {
 #[test]
 fn no_call_does_harm() {
     let (programs, view) = programs();
-    let client = Client {
-        address: IpAddr::from([127, 0, 0, 1]),
-        port: 700,
-    };
+    let client = client();
     let handle = |inode| programs.service.handles.encode(Handle { export_root: view, inode }).to_vec();
     let fs = &programs.service.fs;
     let file = fs.create(view, b"a", New::File, 0o644, Owner { uid: 0, gid: 0 }).unwrap().inode;
@@ -152,10 +180,7 @@ fn no_call_does_harm() {
 #[test]
 fn no_bytes_do_harm() {
     let (programs, _) = programs();
-    let client = Client {
-        address: IpAddr::from([127, 0, 0, 1]),
-        port: 700,
-    };
+    let client = client();
     let mut random = Random(0xbad);
     for _ in 0..CALLS {
         let record: Vec<u8> = (0..random.below(300)).map(|_| random.below(256) as u8).collect();

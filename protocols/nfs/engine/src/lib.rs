@@ -16,6 +16,7 @@
 mod budget;
 mod committer;
 mod connection;
+mod datagram;
 mod dispatch;
 mod duplicates;
 mod export;
@@ -25,6 +26,8 @@ mod fuzz;
 mod handle;
 mod mount;
 mod nfs;
+mod nlm;
+mod nsm;
 mod permission;
 mod pool;
 mod portmap;

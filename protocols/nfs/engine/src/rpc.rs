@@ -23,6 +23,8 @@ const AUTH_ERROR: u32 = 1;
 const AUTH_BAD_CREDENTIAL: u32 = 1;
 const AUTH_REJECTED_CREDENTIAL: u32 = 2;
 const LAST_FRAGMENT: u32 = 1 << 31;
+/// What a record begins with, and a datagram does not.
+pub const MARK_BYTES: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemCredential {
@@ -59,6 +61,8 @@ pub enum Unavailable {
     Version(u32, u32),
     Procedure,
     Garbage,
+    /// Our bug.
+    System,
 }
 
 impl<'a> Call<'a> {
@@ -126,6 +130,7 @@ pub fn unavailable(xid: u32, why: Unavailable) -> Vec<u8> {
         Unavailable::Version(low, high) => reply.words(&[2, low, high]),
         Unavailable::Procedure => reply.u32(3),
         Unavailable::Garbage => reply.u32(4),
+        Unavailable::System => reply.u32(5),
     }
     finish(reply, 0)
 }
@@ -148,4 +153,20 @@ pub fn finish(mut reply: Encoder, payload: usize) -> Vec<u8> {
 pub fn fragment(header: [u8; 4]) -> (usize, bool) {
     let header = u32::from_be_bytes(header);
     ((header & !LAST_FRAGMENT) as usize, header & LAST_FRAGMENT != 0)
+}
+
+/// A call of ours, with the credential of nobody; its arguments are `body`.
+pub fn call(xid: u32, (program, version, procedure): (u32, u32, u32), body: &[u8]) -> Vec<u8> {
+    let mut call = Encoder::default();
+    call.words(&[0, xid, CALL, VERSION, program, version, procedure, AUTH_NONE, 0, AUTH_NONE, 0]);
+    call.fixed(body);
+    finish(call, 0)
+}
+
+/// What follows the header of a reply to our call; none if it was not done.
+pub fn results(record: &[u8], xid: u32) -> Option<&[u8]> {
+    let mut reply = Decoder::new(record);
+    let heading = [reply.u32().ok()?, reply.u32().ok()?, reply.u32().ok()?];
+    let (_flavor, _verifier) = (reply.u32().ok()?, reply.opaque(AUTH_BYTES_MAX).ok()?);
+    (heading == [xid, REPLY, ACCEPTED] && reply.u32() == Ok(0)).then(|| reply.rest())
 }

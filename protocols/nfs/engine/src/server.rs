@@ -6,29 +6,38 @@
 use crate::budget::Budget;
 use crate::committer::{COMMITTERS, Committer, Pending};
 use crate::connection::{Connection, Ticket};
-use crate::dispatch::{CALL_BYTES_MAX, Programs, Reply, answer_bytes_max};
+use crate::datagram;
+use crate::dispatch::{CALL_BYTES_MAX, Locking, Programs, Reply, answer_bytes_max};
 use crate::duplicates::{Duplicates, Key, Verdict};
 use crate::export::{Client, Export, Exports};
 use crate::flusher::Flusher;
 use crate::handle::Handles;
 use crate::mount::Mounts;
 use crate::nfs::{self, Service};
+use crate::nlm::callback::Callbacks;
+use crate::nlm::{self, Hosts, Locks};
+use crate::nsm;
 use crate::pool::{Pool, Work};
+use crate::portmap::Ports;
 use crate::record::{Buffers, End, Patience, Records};
 use crate::rpc::{Call, Refused};
 use crate::wait::{Signal, Woken, readable};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
+use trefoil_core::filesystem::locks::LockTable;
 use trefoil_core::filesystem::{FileSystem, TRANSFER_BYTES_MAX};
 
 /// A call that takes longer is slow, and so are the next SLOW_CALLS of its connection taken to be.
 const QUICK_MICROSECONDS_MAX: u128 = 300;
 const SLOW_CALLS: u32 = 64;
+/// Where a port mapper is found.
+const PORTMAPPER_PORT: u16 = 111;
 /// For memory, and for outstanding calls to be answered.
 const PATIENCE_SECONDS: u64 = 60;
 /// At the stop: for outstanding calls, and for the client to close after them.
@@ -72,7 +81,7 @@ impl Default for Limits {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
@@ -81,7 +90,33 @@ pub struct Config {
     pub fsid: u64,
     /// Makes handles that nobody guesses; secret, and the same after every restart.
     pub key: [u8; 32],
+    /// Locks are served if there is a table.
+    pub locks: Option<Arc<LockTable>>,
+    /// Remembers the hosts that hold locks, to tell them of a restart; none: they are not told.
+    pub lock_hosts: Option<PathBuf>,
+    /// Where the port mapper is served besides, by TCP and UDP. Clients look for locks at port 111 and nowhere else.
+    pub portmapper: Option<SocketAddr>,
+    /// Where clients' own port mappers listen.
+    pub client_portmapper_port: u16,
     pub limits: Limits,
+}
+
+impl Config {
+    /// Without locks and without a second address.
+    pub fn new(listen: SocketAddr, exports: Vec<Export>, fsid: u64, key: [u8; 32]) -> Self {
+        let (locks, lock_hosts, portmapper) = (None, None, None);
+        Self {
+            listen,
+            exports,
+            fsid,
+            key,
+            locks,
+            lock_hosts,
+            portmapper,
+            client_portmapper_port: PORTMAPPER_PORT,
+            limits: Limits::default(),
+        }
+    }
 }
 
 struct Shared {
@@ -93,6 +128,8 @@ struct Shared {
     pool: Pool,
     committer: Committer,
     flusher: Arc<Flusher>,
+    callbacks: Arc<Callbacks>,
+    accepted: AtomicU64,
     stop: Signal,
     stopping: AtomicBool,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
@@ -103,61 +140,56 @@ struct Shared {
 pub struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
-    acceptor: Option<JoinHandle<()>>,
+    /// Those that begin things, and those that end them.
+    threads: Vec<JoinHandle<()>>,
     helpers: Vec<JoinHandle<()>>,
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(format!("nfs-{name}")).spawn(body)
 }
 
 impl Server {
     pub fn start(fs: Arc<dyn FileSystem>, config: Config) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen)?;
-        listener.set_nonblocking(true)?;
+        let listener = listen(config.listen)?;
+        let portmapper = config.portmapper.map(listen).transpose()?;
+        let datagrams = portmapper
+            .as_ref()
+            .map(|listener| listener.local_addr().and_then(UdpSocket::bind))
+            .transpose()?;
         let address = listener.local_addr()?;
-        let mut verifier = [0; 8];
-        rustix::rand::getrandom(&mut verifier, rustix::rand::GetRandomFlags::empty())?;
-        let exports = Exports::new(fs.clone(), config.exports);
-        let service = Service {
-            fs,
-            exports,
-            handles: Handles::new(config.fsid, config.key),
-            verifier,
+        let ports = Ports {
+            tcp: address.port(),
+            udp: datagrams
+                .as_ref()
+                .map(UdpSocket::local_addr)
+                .transpose()?
+                .map(|address| address.port()),
+            locks: config.locks.is_some(),
         };
-        let limits = config.limits;
-        let shared = Arc::new(Shared {
-            programs: Programs {
-                service,
-                mounts: Mounts::default(),
-                port: address.port(),
-            },
-            budget: Budget::new(limits.memory_bytes, limits.memory_bytes_per_client),
-            buffers: Buffers::default(),
-            duplicates: Duplicates::default(),
-            pool: Pool::new(limits.workers),
-            committer: Committer::default(),
-            flusher: Flusher::new(limits.send)?,
-            stop: Signal::new()?,
-            stopping: AtomicBool::new(false),
-            connections: Mutex::default(),
-            readers: Mutex::default(),
-            limits,
-        });
+        let shared = Arc::new(Shared::new(fs, config, ports)?);
         let mut server = Self {
             shared,
             address,
-            acceptor: None,
+            threads: Vec::new(),
             helpers: Vec::new(),
         };
-        server.start_threads(listener)?;
+        server.start_helpers()?;
+        server.start_listening([Some(listener), portmapper].into_iter().flatten(), datagrams)?;
         Ok(server)
     }
 
-    fn start_threads(&mut self, listener: TcpListener) -> io::Result<()> {
-        let mut start = |name: &str, body: Box<dyn FnOnce() + Send>| -> io::Result<()> {
-            self.helpers.push(Builder::new().name(format!("nfs-{name}")).spawn(body)?);
-            Ok(())
-        };
+    fn start_helpers(&mut self) -> io::Result<()> {
         for _ in 0..self.shared.limits.workers {
             let shared = self.shared.clone();
-            start("worker", Box::new(move || shared.pool.run(|work| shared.run_parsed(work))))?;
+            self.helpers
+                .push(spawn("worker", move || shared.pool.run(|work| shared.run_parsed(work)))?);
         }
         for _ in 0..COMMITTERS {
             let shared = self.shared.clone();
@@ -166,16 +198,33 @@ impl Server {
                     shared.deliver(ticket, key, reply)
                 })
             };
-            start("committer", Box::new(run))?;
+            self.helpers.push(spawn("committer", run)?);
         }
         let shared = self.shared.clone();
-        start("flusher", Box::new(move || shared.flusher.run()))?;
+        self.helpers.push(spawn("flusher", move || shared.flusher.run())?);
+        Ok(())
+    }
+
+    fn start_listening(&mut self, listeners: impl Iterator<Item = TcpListener>, datagrams: Option<UdpSocket>) -> io::Result<()> {
+        for listener in listeners {
+            let shared = self.shared.clone();
+            self.threads.push(spawn("acceptor", move || accept(&shared, &listener))?);
+        }
+        if let Some(socket) = datagrams {
+            socket.set_nonblocking(true)?;
+            let shared = self.shared.clone();
+            self.threads.push(spawn("datagrams", move || {
+                datagram::serve(&socket, &shared.programs, &shared.stop)
+            })?);
+        }
         let shared = self.shared.clone();
-        self.acceptor = Some(
-            Builder::new()
-                .name("nfs-acceptor".into())
-                .spawn(move || accept(&shared, &listener))?,
-        );
+        if let Some(locking) = &shared.programs.locking
+            && locking.hosts.had_any()
+        {
+            let (hosts, shared) = (locking.hosts.clone(), shared.clone());
+            self.threads
+                .push(spawn("notifier", move || nsm::notify(&hosts, &shared.callbacks, &shared.stop))?);
+        }
         Ok(())
     }
 
@@ -199,7 +248,7 @@ impl Server {
         self.shared.stop.raise();
         // A thread that panicked has said so on its own.
         let join = |thread: JoinHandle<()>| drop(thread.join());
-        self.acceptor.take().into_iter().for_each(join);
+        self.threads.drain(..).for_each(join);
         let readers = std::mem::take(&mut *self.shared.readers.lock().unwrap());
         readers.into_iter().for_each(join);
         self.shared.pool.stop();
@@ -216,14 +265,15 @@ impl Drop for Server {
 }
 
 fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    let mut number = 0;
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
-                number += 1;
+                let number = shared.accepted.fetch_add(1, Ordering::Relaxed);
+                let server = stream.local_addr().map_or(peer.ip(), |address| address.ip()).to_canonical();
                 let client = Client {
                     address: peer.ip().to_canonical(),
                     port: peer.port(),
+                    server,
                 };
                 // A connection that cannot be served is closed by being dropped.
                 let _ = admit(shared, number, stream, client);
@@ -261,6 +311,51 @@ fn admit(shared: &Arc<Shared>, number: u64, stream: TcpStream, client: Client) -
 }
 
 impl Shared {
+    fn new(fs: Arc<dyn FileSystem>, config: Config, ports: Ports) -> io::Result<Self> {
+        let mut verifier = [0; 8];
+        rustix::rand::getrandom(&mut verifier, rustix::rand::GetRandomFlags::empty())?;
+        let callbacks = Callbacks::new(config.client_portmapper_port);
+        let locking = match config.locks {
+            Some(table) => {
+                let hosts = Arc::new(Hosts::open(config.lock_hosts)?);
+                Some(Locking {
+                    locks: Locks::new(table, hosts.clone(), callbacks.clone()),
+                    hosts,
+                })
+            }
+            None => None,
+        };
+        let exports = Exports::new(fs.clone(), config.exports);
+        let service = Service {
+            fs,
+            exports,
+            handles: Handles::new(config.fsid, config.key),
+            verifier,
+        };
+        let limits = config.limits;
+        Ok(Self {
+            programs: Programs {
+                service,
+                mounts: Mounts::default(),
+                ports,
+                locking,
+            },
+            budget: Budget::new(limits.memory_bytes, limits.memory_bytes_per_client),
+            buffers: Buffers::default(),
+            duplicates: Duplicates::default(),
+            pool: Pool::new(limits.workers),
+            committer: Committer::default(),
+            flusher: Flusher::new(limits.send)?,
+            callbacks,
+            accepted: AtomicU64::new(0),
+            stop: Signal::new()?,
+            stopping: AtomicBool::new(false),
+            connections: Mutex::default(),
+            readers: Mutex::default(),
+            limits,
+        })
+    }
+
     fn has_room(&self, address: IpAddr) -> bool {
         let connections = self.connections.lock().unwrap();
         let of_client = connections
@@ -357,7 +452,11 @@ impl Shared {
 
     fn run(&self, ticket: Ticket, record: &[u8], call: &Call<'_>) {
         let client = ticket.client();
-        let repeats = call.program == nfs::PROGRAM && nfs::is_non_idempotent(call.procedure);
+        let repeats = match call.program {
+            nfs::PROGRAM => nfs::is_non_idempotent(call.procedure),
+            nlm::PROGRAM => nlm::is_non_idempotent(call.procedure),
+            _ => false,
+        };
         let key = repeats.then(|| Key::new(client.address, call, record));
         let verdict = match key {
             Some(key) => self.duplicates.begin(key, ticket),

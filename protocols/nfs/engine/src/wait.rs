@@ -19,6 +19,10 @@ impl Signal {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
+    pub fn is_raised(&self) -> bool {
+        paused(self, Duration::ZERO)
+    }
+
     pub fn lower(&self) {
         let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
     }
@@ -40,6 +44,13 @@ pub fn readable(stream: &impl AsFd, signal: &Signal, deadline: Instant) -> io::R
         (true, false) => Woken::Ready,
         (true, true) => Woken::Timeout,
     })
+}
+
+/// False after `time`, true at the signal.
+pub fn paused(signal: &Signal, time: Duration) -> bool {
+    let mut one = [PollFd::new(&signal.0, PollFlags::IN)];
+    // `poll` fails only without memory: better a pause too short.
+    wait(&mut one, Instant::now() + time).is_ok() && !one[0].revents().is_empty()
 }
 
 /// Which of `streams` can be written, or are broken.

@@ -3,28 +3,19 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use support::World;
 use support::client::*;
-use support::{World, trusting};
-use trefoil_nfs::{Config, Limits, Server};
+use trefoil_nfs::Limits;
 
 /// What the whole program may come to have taken at most, for all its tests together.
 const MEMORY_KIB_MAX: u64 = 400 << 10;
 
 fn world(limits: Limits) -> World {
     let mut world = World::trusting();
-    let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let config = Config {
-        listen,
-        exports: vec![trusting("/view")],
-        fsid: 1,
-        key: [1; 32],
-        limits,
-    };
-    let fs: Arc<dyn trefoil_core::filesystem::FileSystem> = world.fs.clone();
-    world.server = Some(Server::start(fs, config).unwrap());
+    world.configure = Box::new(move |config| config.limits = limits.clone());
+    world.restart();
     world
 }
 

@@ -9,7 +9,7 @@ use client::Client;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use trefoil_core::filesystem::{FileSystem, Inode, New, Owner, ROOT};
-use trefoil_nfs::{Config, Export, Limits, Server, Squash};
+use trefoil_nfs::{Config, Export, Server, Squash};
 use watched::Watched;
 
 pub const FSID: u64 = 77;
@@ -19,6 +19,8 @@ pub struct World {
     pub fs: Arc<Watched>,
     pub server: Option<Server>,
     pub exports: Vec<Export>,
+    /// What a start changes in its configuration.
+    pub configure: Box<dyn Fn(&mut Config) + Send>,
 }
 
 /// Root stays root.
@@ -34,7 +36,12 @@ impl World {
     pub fn new(exports: Vec<Export>) -> Self {
         let fs = Arc::new(Watched::default());
         fs.create(ROOT, b"view", New::Directory, 0o777, Owner { uid: 0, gid: 0 }).unwrap();
-        let mut world = Self { fs, server: None, exports };
+        let mut world = Self {
+            fs,
+            server: None,
+            exports,
+            configure: Box::new(|_| ()),
+        };
         world.start(KEY, FSID);
         world
     }
@@ -45,13 +52,9 @@ impl World {
 
     pub fn start(&mut self, key: [u8; 32], fsid: u64) {
         self.stop();
-        let config = Config {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-            exports: self.exports.clone(),
-            fsid,
-            key,
-            limits: Limits::default(),
-        };
+        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let mut config = Config::new(listen, self.exports.clone(), fsid, key);
+        (self.configure)(&mut config);
         self.server = Some(Server::start(self.fs.clone(), config).unwrap());
     }
 
