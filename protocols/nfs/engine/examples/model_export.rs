@@ -2,7 +2,8 @@
 //!
 //! It has one view, `/view`, that anyone may write to, and serves it to root as root. With SECONDS other than 0 the server is stopped and started
 //! again that often, over the same file system: clients must not notice. The
-//! environment's PORTMAPPER is an address for a port mapper (clients with locks ask at port 111), and LOCK_HOSTS a file for the hosts that hold some.
+//! environment's PORTMAPPER is an address for a port mapper (clients with locks ask at port 111), LOCK_HOSTS a file for the hosts that
+//! hold some, CLIENT_PORTMAPPER the port to call them back by.
 
 use std::sync::Arc;
 use std::thread::{park, sleep};
@@ -30,6 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::new(listen, vec![export], 0x7265_666f_696c, [7; 32]);
     config.locks = Some(Arc::new(LockTable::default()));
     config.portmapper = std::env::var("PORTMAPPER").ok().map(|address| address.parse()).transpose()?;
+    if let Ok(port) = std::env::var("CLIENT_PORTMAPPER") {
+        config.client_portmapper_port = port.parse()?;
+    }
     config.lock_hosts = std::env::var("LOCK_HOSTS").ok().map(Into::into);
     let mut server = Server::start(fs.clone(), config.clone())?;
     let (host, port) = (server.address().ip(), server.address().port());
@@ -42,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         sleep(Duration::from_secs(seconds));
         server.stop();
+        config.locks = Some(Arc::new(LockTable::default()));
         server = Server::start(fs.clone(), config.clone())?;
         println!("restarted");
     }

@@ -53,6 +53,9 @@ pub fn notify(hosts: &Hosts, callbacks: &Callbacks, stop: &Signal) {
     let mut left: Vec<_> = hosts.before().iter().collect();
     for _ in 0..NOTIFY_ATTEMPTS {
         left.retain(|host| {
+            if stop.is_raised() {
+                return true;
+            }
             let mut body = Encoder::default();
             body.opaque(host.server.to_string().as_bytes());
             body.u32(hosts.state());

@@ -43,6 +43,7 @@ const PATIENCE_SECONDS: u64 = 60;
 /// At the stop: for outstanding calls, and for the client to close after them.
 const STOP_SECONDS: u64 = 10;
 const FAREWELL_SECONDS: u64 = 1;
+const STOP_LOOK_MILLISECONDS: u64 = 5;
 /// Until `accept` is tried again without descriptors.
 const ACCEPT_PAUSE_MILLISECONDS: u64 = 100;
 
@@ -130,7 +131,7 @@ struct Shared {
     flusher: Arc<Flusher>,
     callbacks: Arc<Callbacks>,
     accepted: AtomicU64,
-    stop: Signal,
+    stop: Arc<Signal>,
     stopping: AtomicBool,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
@@ -149,6 +150,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn locking(table: Arc<LockTable>, file: Option<PathBuf>, callbacks: &Arc<Callbacks>) -> io::Result<Locking> {
+    let hosts = Arc::new(Hosts::open(file)?);
+    Ok(Locking {
+        locks: Locks::new(table, hosts.clone(), callbacks.clone()),
+        hosts,
+    })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -217,13 +226,16 @@ impl Server {
                 datagram::serve(&socket, &shared.programs, &shared.stop)
             })?);
         }
-        let shared = self.shared.clone();
-        if let Some(locking) = &shared.programs.locking
+        self.start_notifier()
+    }
+
+    /// It may wait long for a host that does not answer, so nobody waits for it, and it keeps nothing of the file system.
+    fn start_notifier(&self) -> io::Result<()> {
+        if let Some(locking) = &self.shared.programs.locking
             && locking.hosts.had_any()
         {
-            let (hosts, shared) = (locking.hosts.clone(), shared.clone());
-            self.threads
-                .push(spawn("notifier", move || nsm::notify(&hosts, &shared.callbacks, &shared.stop))?);
+            let (hosts, callbacks, stop) = (locking.hosts.clone(), self.shared.callbacks.clone(), self.shared.stop.clone());
+            spawn("notifier", move || nsm::notify(&hosts, &callbacks, &stop))?;
         }
         Ok(())
     }
@@ -250,11 +262,25 @@ impl Server {
         let join = |thread: JoinHandle<()>| drop(thread.join());
         self.threads.drain(..).for_each(join);
         let readers = std::mem::take(&mut *self.shared.readers.lock().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS);
+        while readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            sleep(Duration::from_millis(STOP_LOOK_MILLISECONDS));
+        }
+        // Whoever takes no replies is not waited for any longer.
+        self.shared
+            .connections
+            .lock()
+            .unwrap()
+            .values()
+            .for_each(|connection| connection.close());
         readers.into_iter().for_each(join);
         self.shared.pool.stop();
         self.shared.committer.stop();
         self.shared.flusher.stop();
         self.helpers.drain(..).for_each(join);
+        if let Some(locking) = &self.shared.programs.locking {
+            locking.locks.close();
+        }
     }
 }
 
@@ -315,16 +341,10 @@ impl Shared {
         let mut verifier = [0; 8];
         rustix::rand::getrandom(&mut verifier, rustix::rand::GetRandomFlags::empty())?;
         let callbacks = Callbacks::new(config.client_portmapper_port);
-        let locking = match config.locks {
-            Some(table) => {
-                let hosts = Arc::new(Hosts::open(config.lock_hosts)?);
-                Some(Locking {
-                    locks: Locks::new(table, hosts.clone(), callbacks.clone()),
-                    hosts,
-                })
-            }
-            None => None,
-        };
+        let locking = config
+            .locks
+            .map(|table| locking(table, config.lock_hosts, &callbacks))
+            .transpose()?;
         let exports = Exports::new(fs.clone(), config.exports);
         let service = Service {
             fs,
@@ -348,7 +368,7 @@ impl Shared {
             flusher: Flusher::new(limits.send)?,
             callbacks,
             accepted: AtomicU64::new(0),
-            stop: Signal::new()?,
+            stop: Arc::new(Signal::new()?),
             stopping: AtomicBool::new(false),
             connections: Mutex::default(),
             readers: Mutex::default(),

@@ -145,6 +145,23 @@ fn who_does_not_read_replies_is_left_behind() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_the_deaf() {
+    let mut world = World::trusting();
+    let mut client = world.client();
+    let root = client.mount("/view").unwrap();
+    let (file, _) = client.create(&root, "file", &Set::default()).unwrap();
+    client.write(&file, 0, &vec![1; 1 << 20], 0).unwrap();
+    let mut deaf = world.client();
+    for _ in 0..200 {
+        let record = deaf.encode(NFS, 3, 6, &Words::new().bytes(&file).long(0).int(1 << 20));
+        deaf.send(&record);
+    }
+    let began = Instant::now();
+    world.stop();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
 fn connections_are_counted() {
     let world = world(Limits {
         connections_per_client: 3,

@@ -371,6 +371,20 @@ fn a_host_that_restarted_holds_nothing() {
 }
 
 #[test]
+fn a_server_that_stopped_holds_nothing() {
+    let table = Arc::new(LockTable::default());
+    let mut world = world(&table, 1);
+    let mut locker = Locker::new(&world);
+    assert_eq!(
+        [locker.lock(&wanted("a", 1)), locker.lock(&wanted("b", 2).waiting())],
+        [GRANTED, BLOCKED]
+    );
+    drop(locker);
+    world.stop();
+    assert_eq!(table.count(), (0, 0));
+}
+
+#[test]
 fn after_a_restart_locks_are_reclaimed() {
     let folder = tempfile::tempdir().unwrap();
     let (port, calls) = callee(Words::new());

@@ -103,6 +103,11 @@ impl Hosts {
         Some(Greeting::Known)
     }
 
+    /// What the locks of those that have some are kept under.
+    pub fn clients(&self) -> Vec<u64> {
+        self.known.lock().unwrap().keys().copied().collect()
+    }
+
     /// What this host's locks are kept under, whether it has any or not.
     pub fn identity(address: IpAddr, name: &[u8]) -> u64 {
         identity(address, name)

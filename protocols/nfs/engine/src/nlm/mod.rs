@@ -154,6 +154,14 @@ impl Locks {
         }
     }
 
+    /// Gives up what clients hold and wait for: the table may outlive us, and after a restart they reclaim.
+    pub fn close(&self) {
+        for client in self.hosts.clients() {
+            self.waits.forget(client);
+            self.table.release_client(client);
+        }
+    }
+
     /// A host says that it restarted: what it held is nobody's any more.
     pub fn restarted(&self, operation: &Operation<'_>, name: &[u8]) {
         self.release(operation, name);
