@@ -79,7 +79,15 @@ def start(config: S3Config | None = None) -> Server:
     gateway = S3Gateway(store, auth, config or S3Config())
     listener = socket.create_server(("127.0.0.1", 0))
     settings = uvicorn.Config(
-        gateway, loop="uvloop", http=S3HttpProtocol, log_level="warning", lifespan="off", access_log=False, server_header=False
+        gateway,
+        loop="uvloop",
+        http=S3HttpProtocol,
+        log_level="warning",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        # As the daemon: what closes sooner may close just when a client that does not repeat itself sends the next request.
+        timeout_keep_alive=75,
     )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

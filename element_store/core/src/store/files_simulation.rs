@@ -12,6 +12,7 @@ use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Poo
 use std::collections::HashSet;
 
 const DEVICE_BYTES: u64 = 256 << 20;
+const MEMTABLE_BYTES: u64 = 256 << 10;
 
 struct World {
     devices: Vec<Arc<MemoryDevice>>,
@@ -33,7 +34,7 @@ fn start(devices: &[Arc<MemoryDevice>], state: &std::path::Path, clock: &FakeClo
     };
     let metadata = LsmSettings {
         cache_bytes: 1 << 20,
-        memtable_bytes: 256 << 10,
+        memtable_bytes: MEMTABLE_BYTES,
         table_bytes: 256 << 10,
     };
     let options = OpenOptions {
@@ -83,7 +84,9 @@ impl World {
     fn make_room(&mut self) {
         let core = self.store.core.clone();
         // Well before the tree is behind: one operation may be several changes.
-        while core.engine.maintain().unwrap() {}
+        if core.engine.memtable_bytes() >= 2 * MEMTABLE_BYTES {
+            while core.engine.maintain().unwrap() {}
+        }
         loop {
             let (used, capacity) = core.committer.journal_use();
             if used * 3 <= capacity && !core.engine.is_behind() {

@@ -15,6 +15,7 @@ use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Poo
 use std::collections::{BTreeMap, HashSet};
 
 const DEVICE_BYTES: u64 = 160 << 20;
+const MEMTABLE_BYTES: u64 = 64 << 10;
 /// Versions kept: beyond, the oldest are deleted, so that history does not fill the devices.
 const VERSIONS_MAX: usize = 30;
 const KEYS: [&[u8]; 9] = [b"a", b"a/", b"a/b", b"a/b/c", b"a-b", b"b", b"b//x", b"dir/sub/file", b"z"];
@@ -44,7 +45,7 @@ struct Steps {
 fn options() -> OpenOptions {
     let metadata = LsmSettings {
         cache_bytes: 1 << 20,
-        memtable_bytes: 64 << 10,
+        memtable_bytes: MEMTABLE_BYTES,
         table_bytes: 64 << 10,
     };
     OpenOptions {
@@ -223,7 +224,9 @@ impl World {
     fn make_room(&mut self) -> Result<()> {
         let core = self.store.core.clone();
         // Well before the tree is behind: one step may be several changes.
-        while core.engine.maintain()? {}
+        if core.engine.memtable_bytes() >= 2 * MEMTABLE_BYTES {
+            while core.engine.maintain()? {}
+        }
         let (used, capacity) = core.committer.journal_use();
         if used * 3 > capacity || core.engine.is_behind() {
             while core.reduce_journal(u64::MAX)? > 0 {}
