@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     export.networks.extend(networks);
     let mut config = Config::new(listen, vec![export], 0x7265_666f_696c, [7; 32]);
-    config.locks = Some(Arc::new(LockTable::default()));
+    let mut locks = Arc::new(LockTable::default());
+    config.locks = Some(locks.clone());
     config.portmapper = std::env::var("PORTMAPPER").ok().map(|address| address.parse()).transpose()?;
     if let Ok(port) = std::env::var("CLIENT_PORTMAPPER") {
         config.client_portmapper_port = port.parse()?;
@@ -45,8 +46,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         }
         sleep(Duration::from_secs(seconds));
+        println!("stopping; {} ranges are locked", locks.count().0);
         server.stop();
-        config.locks = Some(Arc::new(LockTable::default()));
+        locks = Arc::new(LockTable::default());
+        config.locks = Some(locks.clone());
         server = Server::start(fs.clone(), config.clone())?;
         println!("restarted");
     }
