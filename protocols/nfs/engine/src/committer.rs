@@ -4,6 +4,7 @@
 //! and none of them holds a thread while it waits.
 
 use crate::connection::Ticket;
+use crate::counters::{Counters, Span};
 use crate::dispatch::Reply;
 use crate::duplicates::Key;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +18,7 @@ pub const COMMITTERS: usize = 2;
 pub struct Pending {
     pub ticket: Ticket,
     pub key: Option<Key>,
+    pub span: Span,
     pub reply: Reply,
     pub unless_durable: Vec<u8>,
 }
@@ -45,21 +47,23 @@ impl Committer {
     }
 
     /// One thread's life: until `stop`, and until nothing waits.
-    pub fn run(&self, fs: &dyn FileSystem, deliver: impl Fn(Ticket, Option<Key>, Reply)) {
+    pub fn run(&self, fs: &dyn FileSystem, counters: &Counters, deliver: impl Fn(Ticket, Option<Key>, Span, Reply)) {
         loop {
             let pending = self.take();
             if pending.is_empty() {
                 return;
             }
+            counters.syncs.add(1);
             let durable = matches!(catch_unwind(AssertUnwindSafe(|| fs.sync())), Ok(Ok(())));
             for Pending {
                 ticket,
                 key,
+                span,
                 reply,
                 unless_durable,
             } in pending
             {
-                deliver(ticket, key, if durable { reply } else { unless_durable.into() });
+                deliver(ticket, key, span, if durable { reply } else { unless_durable.into() });
             }
         }
     }

@@ -15,7 +15,9 @@
 
 mod budget;
 mod committer;
+mod config;
 mod connection;
+mod counters;
 mod datagram;
 mod dispatch;
 mod duplicates;
@@ -37,5 +39,6 @@ mod server;
 mod wait;
 mod xdr;
 
+pub use config::{Config, Limits};
 pub use export::{ANONYMOUS, Export, Network, Squash};
-pub use server::{Config, Limits, Server};
+pub use server::Server;

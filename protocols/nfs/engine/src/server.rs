@@ -5,7 +5,9 @@
 
 use crate::budget::Budget;
 use crate::committer::{COMMITTERS, Committer, Pending};
+use crate::config::{Config, Limits};
 use crate::connection::{Connection, Ticket};
+use crate::counters::{Counters, Span};
 use crate::datagram;
 use crate::dispatch::{CALL_BYTES_MAX, Locking, Programs, Reply, answer_bytes_max};
 use crate::duplicates::{Duplicates, Key, Verdict};
@@ -36,8 +38,6 @@ use trefoil_core::filesystem::{FileSystem, TRANSFER_BYTES_MAX};
 /// A call that takes longer is slow, and so are the next SLOW_CALLS of its connection taken to be.
 const QUICK_MICROSECONDS_MAX: u128 = 300;
 const SLOW_CALLS: u32 = 64;
-/// Where a port mapper is found.
-const PORTMAPPER_PORT: u16 = 111;
 /// For memory, and for outstanding calls to be answered.
 const PATIENCE_SECONDS: u64 = 60;
 /// At the stop: for outstanding calls, and for the client to close after them.
@@ -46,79 +46,6 @@ const FAREWELL_SECONDS: u64 = 1;
 const STOP_LOOK_MILLISECONDS: u64 = 5;
 /// Until `accept` is tried again without descriptors.
 const ACCEPT_PAUSE_MILLISECONDS: u64 = 100;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    pub connections: usize,
-    pub connections_per_client: usize,
-    /// Calls of one connection that were not answered yet.
-    pub calls_per_connection: usize,
-    /// Threads that run calls.
-    pub workers: usize,
-    /// For calls and answers; a call that is still arriving counts only against `connections`.
-    pub memory_bytes: usize,
-    pub memory_bytes_per_client: usize,
-    /// Without a call; a client that has one later connects again by itself.
-    pub idle: Duration,
-    /// From a call's first byte to its last.
-    pub record: Duration,
-    /// While a client takes nothing of its replies.
-    pub send: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 256,
-            connections_per_client: 64,
-            calls_per_connection: 128,
-            workers: 16,
-            memory_bytes: 256 << 20,
-            memory_bytes_per_client: 64 << 20,
-            idle: Duration::from_secs(3600),
-            record: Duration::from_secs(30),
-            send: Duration::from_secs(60),
-        }
-    }
-}
-
-#[derive(Clone)]
-pub struct Config {
-    /// Port 0 takes a free one.
-    pub listen: SocketAddr,
-    pub exports: Vec<Export>,
-    /// What clients tell this file system from others by; the same after every restart.
-    pub fsid: u64,
-    /// Makes handles that nobody guesses; secret, and the same after every restart.
-    pub key: [u8; 32],
-    /// Locks are served if there is a table.
-    pub locks: Option<Arc<LockTable>>,
-    /// Remembers the hosts that hold locks, to tell them of a restart; none: they are not told.
-    pub lock_hosts: Option<PathBuf>,
-    /// Where the port mapper is served besides, by TCP and UDP. Clients look for locks at port 111 and nowhere else.
-    pub portmapper: Option<SocketAddr>,
-    /// Where clients' own port mappers listen.
-    pub client_portmapper_port: u16,
-    pub limits: Limits,
-}
-
-impl Config {
-    /// Without locks and without a second address.
-    pub fn new(listen: SocketAddr, exports: Vec<Export>, fsid: u64, key: [u8; 32]) -> Self {
-        let (locks, lock_hosts, portmapper) = (None, None, None);
-        Self {
-            listen,
-            exports,
-            fsid,
-            key,
-            locks,
-            lock_hosts,
-            portmapper,
-            client_portmapper_port: PORTMAPPER_PORT,
-            limits: Limits::default(),
-        }
-    }
-}
 
 struct Shared {
     programs: Programs,
@@ -146,10 +73,20 @@ pub struct Server {
     helpers: Vec<JoinHandle<()>>,
 }
 
+/// Names the address: it is what the operator can change.
+fn cannot_listen(address: SocketAddr) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
+    let listener = TcpListener::bind(address).map_err(cannot_listen(address))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn listen_datagrams(beside: &TcpListener) -> io::Result<UdpSocket> {
+    let address = beside.local_addr()?;
+    UdpSocket::bind(address).map_err(cannot_listen(address))
 }
 
 fn locking(table: Arc<LockTable>, file: Option<PathBuf>, callbacks: &Arc<Callbacks>) -> io::Result<Locking> {
@@ -168,10 +105,7 @@ impl Server {
     pub fn start(fs: Arc<dyn FileSystem>, config: Config) -> io::Result<Self> {
         let listener = listen(config.listen)?;
         let portmapper = config.portmapper.map(listen).transpose()?;
-        let datagrams = portmapper
-            .as_ref()
-            .map(|listener| listener.local_addr().and_then(UdpSocket::bind))
-            .transpose()?;
+        let datagrams = portmapper.as_ref().map(listen_datagrams).transpose()?;
         let address = listener.local_addr()?;
         let ports = Ports {
             tcp: address.port(),
@@ -203,8 +137,9 @@ impl Server {
         for _ in 0..COMMITTERS {
             let shared = self.shared.clone();
             let run = move || {
-                shared.committer.run(&*shared.programs.service.fs, |ticket, key, reply| {
-                    shared.deliver(ticket, key, reply)
+                let service = &shared.programs.service;
+                shared.committer.run(&*service.fs, &service.counters, |ticket, key, span, reply| {
+                    shared.deliver(ticket, key, span, reply)
                 })
             };
             self.helpers.push(spawn("committer", run)?);
@@ -243,6 +178,14 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Name (with labels, without `trefoil_`) and value of each metric.
+    pub fn metrics(&self) -> Vec<(String, f64)> {
+        let mut samples = self.shared.counters().samples();
+        let connections = self.shared.connections.lock().unwrap().len();
+        samples.push(("nfs_connections".into(), connections as f64));
+        samples
     }
 
     /// Other exports, or other rules, from now on.
@@ -318,6 +261,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn admit(shared: &Arc<Shared>, number: u64, stream: TcpStream, client: Client) -> io::Result<()> {
     if !shared.has_room(client.address) {
+        shared.programs.service.counters.connections_refused.add(1);
         return Ok(());
     }
     let connection = Connection::new(stream, client, shared.flusher.clone())?;
@@ -350,6 +294,7 @@ impl Shared {
             fs,
             exports,
             handles: Handles::new(config.fsid, config.key),
+            counters: Counters::default(),
             verifier,
         };
         let limits = config.limits;
@@ -471,6 +416,7 @@ impl Shared {
     }
 
     fn run(&self, ticket: Ticket, record: &[u8], call: &Call<'_>) {
+        let span = Span::new(call);
         let client = ticket.client();
         let repeats = match call.program {
             nfs::PROGRAM => nfs::is_non_idempotent(call.procedure),
@@ -484,22 +430,31 @@ impl Shared {
         };
         let ticket = match verdict {
             Verdict::New(ticket) => ticket,
-            Verdict::Answered(ticket, reply) => return ticket.send(reply),
-            Verdict::Waits => return,
+            Verdict::Answered(ticket, reply) => {
+                self.counters().repetitions.add(1);
+                return ticket.send(reply);
+            }
+            Verdict::Waits => return self.counters().repetitions.add(1),
         };
         let answer = self.programs.answer(client, call);
         match answer.unless_durable {
             Some(unless_durable) => self.committer.push(Pending {
                 ticket,
                 key,
+                span,
                 reply: answer.reply,
                 unless_durable,
             }),
-            None => self.deliver(ticket, key, answer.reply),
+            None => self.deliver(ticket, key, span, answer.reply),
         }
     }
 
-    fn deliver(&self, ticket: Ticket, key: Option<Key>, reply: Reply) {
+    fn counters(&self) -> &Counters {
+        &self.programs.service.counters
+    }
+
+    fn deliver(&self, ticket: Ticket, key: Option<Key>, span: Span, reply: Reply) {
+        self.counters().done(span, &reply);
         if let Some(key) = key {
             for waiting in self.duplicates.finish(key, &reply) {
                 waiting.send(reply.clone());

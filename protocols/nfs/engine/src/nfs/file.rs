@@ -120,6 +120,7 @@ pub fn read(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut 
     let mut node = None;
     match read_bytes(operation, handle, offset, length, &mut node) {
         Ok((mut bytes, end)) => {
+            operation.service.counters.read_bytes.add(bytes.len() as u64);
             reply.u32(OK);
             encode_after(reply, operation.fsid(), node.as_ref());
             reply.words(&[bytes.len() as u32, u32::from(end), bytes.len() as u32]);
@@ -175,6 +176,7 @@ pub fn write(operation: &Operation<'_>, arguments: &mut Decoder<'_>, reply: &mut
     if result.is_err() {
         return Ok(Effect::Nothing);
     }
+    operation.service.counters.write_bytes.add(bytes.len() as u64);
     reply.words(&[bytes.len() as u32, if how == UNSTABLE { UNSTABLE } else { FILE_SYNC }]);
     reply.fixed(&operation.service.verifier);
     Ok(if how == UNSTABLE { Effect::Nothing } else { Effect::Durable })

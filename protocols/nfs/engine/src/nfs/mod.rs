@@ -14,6 +14,7 @@ mod status;
 
 pub use status::{OK, Status};
 
+use crate::counters::Counters;
 use crate::export::{Client, Export, Exports};
 use crate::handle::{HANDLE_BYTES, HANDLE_BYTES_MAX, Handle, Handles};
 use crate::permission::{Caller, EXECUTE, WRITE};
@@ -45,6 +46,7 @@ pub struct Service {
     pub fs: Arc<dyn FileSystem>,
     pub exports: Exports,
     pub handles: Handles,
+    pub counters: Counters,
     /// New at each start: a client that sees it change writes again what it was not told to be stable.
     pub verifier: [u8; 8],
 }

@@ -59,7 +59,10 @@ impl Hosts {
             state,
             before,
         };
-        this.write(&HashMap::new())?;
+        this.write(&HashMap::new()).map_err(|error| match &this.file {
+            Some(path) => io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())),
+            None => error,
+        })?;
         Ok(this)
     }
 
@@ -169,7 +172,7 @@ fn read(path: &Path) -> io::Result<(u32, Vec<Host>)> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((1, Vec::new())),
-        Err(error) => return Err(error),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))),
     };
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: remove it", path.display())))
 }
