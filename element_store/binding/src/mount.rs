@@ -6,9 +6,13 @@ use crate::shared::Shared;
 use crate::store::{Store, aside};
 use pyo3::prelude::*;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
-use trefoil_fuse::{Mount, MountError, Options};
+use trefoil_fuse::{Locks, Mount, MountError, Options};
+
+/// Names mounts in the table of locks; NFS clients have hashes for names there.
+static MOUNTS: AtomicU64 = AtomicU64::new(1);
 
 #[pyclass(frozen, module = "element_store._core")]
 pub struct FuseMount {
@@ -22,14 +26,20 @@ fn refused(error: &MountError) -> Failure {
 
 #[pymethods]
 impl FuseMount {
+    /// `shared_locks`: locks are those of all faces, not the kernel's own among its processes.
     #[staticmethod]
-    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool) -> PyResult<Py<PyAny>> {
+    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, shared_locks: bool) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
         let files = shared.store()?;
+        let locks = shared_locks.then(|| Locks {
+            table: shared.locks.clone(),
+            client: MOUNTS.fetch_add(1, Ordering::Relaxed),
+        });
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
             let options = Options {
                 read_only,
+                locks,
                 ..Options::default()
             };
             match Mount::start(files, &directory, options) {
