@@ -62,8 +62,8 @@ impl Words {
         self
     }
 
-    pub fn entry(self, directory: &[u8], name: &str) -> Self {
-        self.bytes(directory).bytes(name.as_bytes())
+    pub fn entry(self, directory: &[u8], name: impl AsRef<[u8]>) -> Self {
+        self.bytes(directory).bytes(name.as_ref())
     }
 }
 
@@ -187,7 +187,7 @@ impl Set {
         }
     }
 
-    fn encode(&self, mut words: Words) -> Words {
+    pub fn encode(&self, mut words: Words) -> Words {
         for value in [self.mode, self.uid, self.gid] {
             words = value.map_or(words.clone().int(0), |value| words.int(1).int(value));
         }
@@ -206,7 +206,7 @@ impl Set {
 #[derive(Debug, Clone)]
 pub struct Listed {
     pub inode: u64,
-    pub name: String,
+    pub name: Vec<u8>,
     pub cookie: u64,
     pub attributes: Option<Attributes>,
     pub handle: Option<Handle>,
@@ -306,7 +306,7 @@ impl Client {
     }
 
     /// The status and what follows it: `wcc_data`.
-    fn wcc(&mut self, procedure: u32, arguments: Words) -> (u32, Wcc) {
+    pub fn wcc(&mut self, procedure: u32, arguments: Words) -> (u32, Wcc) {
         let mut results = self.nfs(procedure, arguments);
         let outcome = (results.int(), results.wcc());
         results.done();
@@ -321,7 +321,7 @@ impl Client {
         self.wcc(2, words)
     }
 
-    pub fn lookup(&mut self, directory: &[u8], name: &str) -> Outcome<(Handle, Attributes)> {
+    pub fn lookup(&mut self, directory: &[u8], name: impl AsRef<[u8]>) -> Outcome<(Handle, Attributes)> {
         let mut results = self.nfs(3, Words::new().entry(directory, name));
         let status = results.int();
         let found = (status == OK).then(|| (results.bytes(), results.maybe_attributes().unwrap()));
@@ -391,32 +391,32 @@ impl Client {
         (made.ok_or(status), wcc)
     }
 
-    pub fn create(&mut self, directory: &[u8], name: &str, set: &Set) -> Outcome<(Handle, Attributes)> {
+    pub fn create(&mut self, directory: &[u8], name: impl AsRef<[u8]>, set: &Set) -> Outcome<(Handle, Attributes)> {
         self.make(8, set.encode(Words::new().entry(directory, name).int(0))).0
     }
 
-    pub fn create_guarded(&mut self, directory: &[u8], name: &str, set: &Set) -> Outcome<(Handle, Attributes)> {
+    pub fn create_guarded(&mut self, directory: &[u8], name: impl AsRef<[u8]>, set: &Set) -> Outcome<(Handle, Attributes)> {
         self.make(8, set.encode(Words::new().entry(directory, name).int(1))).0
     }
 
-    pub fn create_exclusive(&mut self, directory: &[u8], name: &str, verifier: [u8; 8]) -> Outcome<(Handle, Attributes)> {
+    pub fn create_exclusive(&mut self, directory: &[u8], name: impl AsRef<[u8]>, verifier: [u8; 8]) -> Outcome<(Handle, Attributes)> {
         self.make(8, Words::new().entry(directory, name).int(2).raw(&verifier)).0
     }
 
-    pub fn mkdir(&mut self, directory: &[u8], name: &str, mode: u32) -> Outcome<(Handle, Attributes)> {
+    pub fn mkdir(&mut self, directory: &[u8], name: impl AsRef<[u8]>, mode: u32) -> Outcome<(Handle, Attributes)> {
         self.make(9, Set::mode(mode).encode(Words::new().entry(directory, name))).0
     }
 
-    pub fn symlink(&mut self, directory: &[u8], name: &str, target: &str) -> Outcome<(Handle, Attributes)> {
+    pub fn symlink(&mut self, directory: &[u8], name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Outcome<(Handle, Attributes)> {
         self.make(
             10,
-            Set::default().encode(Words::new().entry(directory, name)).bytes(target.as_bytes()),
+            Set::default().encode(Words::new().entry(directory, name)).bytes(target.as_ref()),
         )
         .0
     }
 
     /// 3: block device, 4: character device, 6: socket, 7: FIFO.
-    pub fn mknod(&mut self, directory: &[u8], name: &str, kind: u32, device: (u32, u32)) -> Outcome<(Handle, Attributes)> {
+    pub fn mknod(&mut self, directory: &[u8], name: impl AsRef<[u8]>, kind: u32, device: (u32, u32)) -> Outcome<(Handle, Attributes)> {
         let words = Words::new().entry(directory, name).int(kind);
         let words = if matches!(kind, 3 | 4 | 6 | 7) {
             Set::mode(0o644).encode(words)
@@ -426,22 +426,22 @@ impl Client {
         self.make(11, if kind < 5 { words.int(device.0).int(device.1) } else { words }).0
     }
 
-    pub fn remove(&mut self, directory: &[u8], name: &str) -> (u32, Wcc) {
+    pub fn remove(&mut self, directory: &[u8], name: impl AsRef<[u8]>) -> (u32, Wcc) {
         self.wcc(12, Words::new().entry(directory, name))
     }
 
-    pub fn rmdir(&mut self, directory: &[u8], name: &str) -> (u32, Wcc) {
+    pub fn rmdir(&mut self, directory: &[u8], name: impl AsRef<[u8]>) -> (u32, Wcc) {
         self.wcc(13, Words::new().entry(directory, name))
     }
 
-    pub fn rename(&mut self, from: (&[u8], &str), to: (&[u8], &str)) -> (u32, [Wcc; 2]) {
+    pub fn rename<N: AsRef<[u8]>>(&mut self, from: (&[u8], N), to: (&[u8], N)) -> (u32, [Wcc; 2]) {
         let mut results = self.nfs(14, Words::new().entry(from.0, from.1).entry(to.0, to.1));
         let outcome = (results.int(), [results.wcc(), results.wcc()]);
         results.done();
         outcome
     }
 
-    pub fn link(&mut self, file: &[u8], directory: &[u8], name: &str) -> (u32, Option<Attributes>, Wcc) {
+    pub fn link(&mut self, file: &[u8], directory: &[u8], name: impl AsRef<[u8]>) -> (u32, Option<Attributes>, Wcc) {
         let mut results = self.nfs(15, Words::new().bytes(file).entry(directory, name));
         let outcome = (results.int(), results.maybe_attributes(), results.wcc());
         results.done();
@@ -467,7 +467,7 @@ impl Client {
         results.long();
         let mut entries = Vec::new();
         while results.int() == 1 {
-            let (inode, name, cookie) = (results.long(), String::from_utf8(results.bytes()).unwrap(), results.long());
+            let (inode, name, cookie) = (results.long(), results.bytes(), results.long());
             let attributes = if procedure == 17 { results.maybe_attributes() } else { None };
             let handle = (procedure == 17 && results.int() == 1).then(|| results.bytes());
             entries.push(Listed {
@@ -490,7 +490,7 @@ impl Client {
         loop {
             let (entries, end) = self.readdirplus(directory, cookie, bytes, bytes).unwrap();
             cookie = entries.last().map_or(cookie, |entry| entry.cookie);
-            names.extend(entries.into_iter().map(|entry| entry.name));
+            names.extend(entries.into_iter().map(|entry| String::from_utf8(entry.name).unwrap()));
             if end {
                 return names;
             }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file is a program of its own and needs only a part")]
 
 pub mod client;
+pub mod through;
 pub mod watched;
 
 use client::Client;

@@ -1,12 +1,16 @@
-//! The model, with its `sync` counted, held up, or failing, and its reads held up.
+//! The model, with its `sync` counted, held up, or failing; and with a memory of what was last synced, to fall back to as after a loss of power.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
-use trefoil_core::filesystem::model::{Model, system_clock};
+use std::sync::{Condvar, Mutex, RwLock};
+use trefoil_core::filesystem::model::{Clock, Model, system_clock};
 use trefoil_core::filesystem::*;
 
 pub struct Watched {
-    pub model: Model,
+    model: RwLock<Model>,
+    /// As of the last `sync`, once it is asked for.
+    durable: Mutex<Option<Model>>,
+    /// `sync` succeeds and does nothing.
+    pub sync_lies: AtomicBool,
     pub syncs: AtomicU64,
     pub sync_fails: AtomicBool,
     pub unlinks: AtomicU64,
@@ -22,20 +26,42 @@ struct Gate {
 
 impl Default for Watched {
     fn default() -> Self {
-        let model = Model::new(1 << 30, system_clock());
-        let (syncs, sync_fails, unlinks) = Default::default();
+        Self::new(system_clock())
+    }
+}
+
+impl Watched {
+    pub fn new(clock: Clock) -> Self {
+        let (syncs, sync_fails, sync_lies, unlinks) = Default::default();
         Self {
-            model,
+            model: RwLock::new(Model::new(1 << 30, clock)),
+            durable: Mutex::default(),
             syncs,
             sync_fails,
+            sync_lies,
             unlinks,
             gate: Mutex::default(),
             changed: Condvar::new(),
         }
     }
-}
 
-impl Watched {
+    /// From now on only what was synced outlives `lose_power`.
+    pub fn forget_what_is_not_synced(&self) {
+        *self.durable.lock().unwrap() = Some(self.model.read().unwrap().fork());
+    }
+
+    pub fn lose_power(&self) {
+        let durable = self.durable.lock().unwrap();
+        *self.model.write().unwrap() = durable.as_ref().unwrap().fork();
+    }
+
+    fn remember(&self) {
+        let mut durable = self.durable.lock().unwrap();
+        if durable.is_some() && !self.sync_lies.load(Ordering::SeqCst) {
+            *durable = Some(self.model.read().unwrap().fork());
+        }
+    }
+
     /// From now on `sync` waits for `open_gate`.
     pub fn close_gate(&self) {
         self.gate.lock().unwrap().closed = true;
@@ -60,7 +86,7 @@ impl Watched {
 macro_rules! as_the_model {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $name(&self, $($argument: $type),*) -> $result {
-            self.model.$name($($argument),*)
+            self.model.read().unwrap().$name($($argument),*)
         })*
     };
 }
@@ -77,13 +103,14 @@ impl FileSystem for Watched {
         if self.sync_fails.load(Ordering::SeqCst) {
             Err(Errno::IO)
         } else {
+            self.remember();
             Ok(())
         }
     }
 
     fn unlink(&self, directory: Inode, name: &[u8]) -> Result<()> {
         self.unlinks.fetch_add(1, Ordering::SeqCst);
-        self.model.unlink(directory, name)
+        self.model.read().unwrap().unlink(directory, name)
     }
 
     as_the_model! {
