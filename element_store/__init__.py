@@ -23,6 +23,7 @@ from element_store.types import (
     DeviceStatus,
     DigestMismatch,
     Element,
+    Findings,
     Invalid,
     Kind,
     LimitExceeded,
@@ -55,6 +56,7 @@ __all__ = [
     "DigestMismatch",
     "Element",
     "ElementStore",
+    "Findings",
     "Invalid",
     "Kind",
     "LimitExceeded",
@@ -380,6 +382,9 @@ class Store:
 
     def metrics(self) -> Mapping[str, float]:
         return self._core.metrics()
+
+    async def check(self) -> Findings:
+        return Findings(*await self._core.check())
 
     async def scrub(self) -> Mapping[str, int]:
         return await self._core.scrub()

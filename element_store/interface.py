@@ -14,6 +14,7 @@ from element_store.types import (
     Condition,
     Deletion,
     Element,
+    Findings,
     Page,
     Part,
     PoolStatus,
@@ -259,6 +260,10 @@ class ElementStore(Protocol):
 
     def metrics(self) -> Mapping[str, float]:
         """Counters and gauges by the name they have in Prometheus without the `trefoil_` prefix, labels in braces: `device_flushes_total{device="0"}`."""
+        ...
+
+    async def check(self) -> Findings:
+        """Recount all metadata, as of one moment: references, links, sizes, space. Changes nothing."""
         ...
 
     async def scrub(self) -> Mapping[str, int]:

@@ -215,6 +215,14 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check of the metadata found wrong: how much, and the first of it in sentences."""
+
+    count: int
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     uuid: str
     code: tuple[int, int]

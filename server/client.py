@@ -23,8 +23,8 @@ TIMEOUT_SECONDS = 60.0
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
@@ -45,19 +45,20 @@ class AdminClient:
         given = {name: value for name, value in query.items() if value is not None}
         return self._request("GET", f"{path}?{urlencode(given)}" if given else path)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._request("POST", path, body)
+    def post(self, path: str, body: Mapping[str, Any], *, patient: bool = False) -> Any:
+        """`patient`: the answer may take hours."""
+        return self._request("POST", path, body, None if patient else TIMEOUT_SECONDS)
 
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
 
-    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float | None = TIMEOUT_SECONDS) -> Any:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        connection = self._connection()
+        connection = self._connection(timeout)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
@@ -68,9 +69,9 @@ class AdminClient:
             connection.close()
         return _result(response.status, content)
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, timeout: float | None) -> http.client.HTTPConnection:
         if self._url is None:
-            return _UnixConnection(self._socket_path)
+            return _UnixConnection(self._socket_path, timeout)
         parts = urlsplit(self._url)
         try:
             where = parts.hostname or "", parts.port or 9001
@@ -79,8 +80,8 @@ class AdminClient:
         if parts.scheme not in ("http", "https") or not where[0]:
             raise UserError(f"{self._url!r} is not an admin URL such as https://host:9001")
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(*where, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context())
-        return http.client.HTTPConnection(*where, timeout=TIMEOUT_SECONDS)
+            return http.client.HTTPSConnection(*where, timeout=timeout, context=ssl.create_default_context())
+        return http.client.HTTPConnection(*where, timeout=timeout)
 
     def _unreachable(self, error: Exception) -> UserError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -121,6 +121,7 @@ class S3Section(TlsSection):
 class FileSection(Section):
     mount: Path | None = Field(None, description="Directory on which all buckets are mounted as files, by FUSE. Empty: nowhere.")
     read_only: bool = Field(False, description="Mount for reading only.")
+    strict: bool = Field(False, description="Changes by files are durable when they return, not within a second or with fsync.")
 
 
 class ExportSection(Section):

@@ -19,7 +19,7 @@ class Exit(enum.IntEnum):
     UNREACHABLE = 3
     """No daemon answered, or it did not let us in."""
     UNHEALTHY = 4
-    """`status` or `doctor` found something that needs attention."""
+    """`status`, `doctor` or `check` found something that needs attention."""
     REFUSED = 5
     """`serve` must not use a device, a pool or a state directory as it is."""
     BUG = 70

@@ -24,7 +24,7 @@ async def mounted(store: ElementStore, settings: FileSection, *, shared_locks: b
     if not isinstance(store, Store):
         raise TypeError("only the real store can be mounted")
     try:
-        mount = await Mount.start(store, settings.mount, read_only=settings.read_only, shared_locks=shared_locks)
+        mount = await Mount.start(store, settings.mount, read_only=settings.read_only, strict=settings.strict, shared_locks=shared_locks)
     except Refused as error:
         raise UserError(str(error), exit_code=Exit.REFUSED, kind="refused") from None
     log.info("mounted", extra={"path": str(settings.mount)})

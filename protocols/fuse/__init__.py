@@ -18,12 +18,13 @@ class Mount:
         self.path = path
 
     @classmethod
-    async def start(cls, store: Store, path: Path, *, read_only: bool = False, shared_locks: bool = False) -> Mount:
+    async def start(cls, store: Store, path: Path, *, read_only: bool = False, strict: bool = False, shared_locks: bool = False) -> Mount:
         """Returns when it can be used. Mounted by root it is for all users. Raises Refused.
 
-        `shared_locks`: locks are those of all faces of the store. Without, the kernel keeps them among its own processes, which is quicker.
+        `strict`: changes are durable when they return. `shared_locks`: locks are those of all faces of the store; without, the kernel keeps them
+        among its own processes, which is quicker.
         """
-        return cls(await _core.FuseMount.start(store._core, path, read_only, shared_locks), path)
+        return cls(await _core.FuseMount.start(store._core, path, read_only, strict, shared_locks), path)
 
     async def end(self) -> None:
         """Unmounts, also what is in use. Raises Refused if requests are stuck in the store; Invalid the second time."""

@@ -16,7 +16,7 @@ import uvloop
 
 from element_store import Content, Store
 from element_store.interface import ElementStore
-from element_store.types import Attributes, NotFound, Refused
+from element_store.types import Attributes, Findings, NotFound, Refused
 from tests.element_store.conftest import VIEW, OpenStore, devices
 
 
@@ -40,6 +40,7 @@ async def test_status_metrics_scrub(store: Store) -> None:
     status = await store.status()
     assert (status.code[0] >= 1, len(status.devices) >= 1, status.devices[0].state) == (True, True, "live")
     assert {type(value) for value in store.metrics().values()} == {float}
+    assert await store.check() == Findings(0, [])
     found = await store.scrub()
     assert {type(count) for count in found.values()} == {int}
 

@@ -22,6 +22,7 @@ from element_store.types import (
     Deletion,
     DigestMismatch,
     Element,
+    Findings,
     Invalid,
     Kind,
     LimitExceeded,
@@ -446,6 +447,9 @@ class ModelStore:
 
     def metrics(self) -> Mapping[str, float]:
         return {}
+
+    async def check(self) -> Findings:
+        return Findings(0, ())
 
     async def scrub(self) -> Mapping[str, int]:
         return {}

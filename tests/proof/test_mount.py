@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 BUCKET = "shared"
 CACHED_SECONDS = 1.1
 """What another face changed shows in the mount after that."""
+DURABLE_SECONDS = 1.0
+"""What files changed is durable after that, synced or not."""
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_an_object_on_its_way_out_is_not_changed_by_a_file(mounted: Daemon, moun
     assert changed.startswith(b"overwritten")
 
 
-def test_a_killed_daemon_loses_nothing_that_a_file_was_told(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
+def test_a_killed_daemon_loses_nothing_that_was_synced(mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
     bucket = mountpoint / BUCKET
     for number in range(40):
         (bucket / f"dir-{number % 4}").mkdir(exist_ok=True)
@@ -101,6 +103,7 @@ def test_a_killed_daemon_loses_nothing_that_a_file_was_told(mounted: Daemon, mou
     unlinked = os.open(bucket / "unlinked", os.O_CREAT | os.O_RDWR)
     os.write(unlinked, b"x" * 300_000)
     os.unlink(bucket / "unlinked")
+    os.fsync(unlinked)
     mounted.kill()
     with pytest.raises(OSError, match="not connected"):
         os.listdir(bucket)
@@ -112,3 +115,41 @@ def test_a_killed_daemon_loses_nothing_that_a_file_was_told(mounted: Daemon, mou
         name = "renamed" if number % 4 == 0 else f"dir-{number % 4}"
         assert (bucket / name / f"file-{number}").read_bytes() == b"%d" % number * 1000
     assert len(keys(s3)) == 40
+
+
+def test_a_killed_daemon_loses_only_the_last_second_and_in_order(tmp_path: Path, mounted: Daemon, mountpoint: Path, s3: S3Client) -> None:
+    bucket = mountpoint / BUCKET
+    made: list[float] = []
+    stop = time.monotonic() + 3
+    while time.monotonic() < stop:
+        (bucket / f"{len(made):06}").write_bytes(b"%06d" % len(made))
+        made.append(time.monotonic())
+    mounted.kill()
+    killed = time.monotonic()
+    s3.close()
+    mounted.start()
+    found = sorted(os.listdir(bucket))
+    assert found == [f"{number:06}" for number in range(len(found))]
+    # The last one may have lost its content, which is a change of its own.
+    assert all((bucket / name).read_bytes() == name.encode() for name in found[:-1])
+    check = subprocess.run([mounted.spec.argv[0], "check", "--state", tmp_path / "state"], capture_output=True, text=True, check=False)
+    assert check.stdout == "the metadata are whole\n", check.stderr
+    assert len(found) >= sum(killed - at > DURABLE_SECONDS for at in made)
+
+
+def test_a_strict_mount_is_durable_at_once(tmp_path: Path, devices: Sequence[Path], mountpoint: Path) -> None:
+    env = {"TREFOIL_FILE__MOUNT": str(mountpoint), "TREFOIL_FILE__STRICT": "true"}
+    daemon = Daemon(trefoil(devices, tmp_path / "state", env=env), tmp_path / "daemon.log")
+    daemon.start()
+    try:
+        with S3Client(daemon.spec.endpoint, BUCKET) as client:
+            client.create_bucket()
+            for number in range(20):
+                (mountpoint / BUCKET / f"{number:02}").write_bytes(b"%02d" % number)
+            daemon.kill()
+        daemon.start()
+        found = {path.name: path.read_bytes() for path in (mountpoint / BUCKET).iterdir()}
+        assert found == {f"{number:02}": b"%02d" % number for number in range(20)}
+    finally:
+        daemon.kill()
+        subprocess.run(["umount", "--lazy", mountpoint], stderr=subprocess.DEVNULL, check=False)

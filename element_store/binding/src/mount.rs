@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
+use trefoil_core::filesystem::{FileSystem, Strict};
 use trefoil_fuse::{Locks, Mount, MountError, Options};
 
 /// Names mounts in the table of locks; NFS clients have hashes for names there.
@@ -28,9 +29,10 @@ fn refused(error: &MountError) -> Failure {
 impl FuseMount {
     /// `shared_locks`: locks are those of all faces, not the kernel's own among its processes.
     #[staticmethod]
-    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, shared_locks: bool) -> PyResult<Py<PyAny>> {
+    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, strict: bool, shared_locks: bool) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
-        let files = shared.store()?;
+        let files: Arc<dyn FileSystem> = shared.store()?;
+        let files = if strict { Arc::new(Strict(files)) } else { files };
         let locks = shared_locks.then(|| Locks {
             table: shared.locks.clone(),
             client: MOUNTS.fetch_add(1, Ordering::Relaxed),

@@ -530,6 +530,10 @@ impl Store {
         Ok(dict)
     }
 
+    fn check(&self, py: Python<'_>) -> Future {
+        self.shared.call(py, |store| store.check())
+    }
+
     fn scrub(&self, py: Python<'_>) -> Future {
         self.shared.call(py, |store| store.scrub())
     }

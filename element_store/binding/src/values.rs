@@ -7,6 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
 use std::collections::BTreeMap;
 use trefoil_core::element::info::{Deletion, ElementInfo, Page, PartInfo, UploadInfo, UploadedPart, VersionInfo, VersionPage, ViewInfo};
+use trefoil_core::element::invariants::Findings;
 use trefoil_core::element::rows::{Attributes, ElementRow, Etag, Kind};
 use trefoil_core::error::Result;
 use trefoil_core::store::{DeviceStatus, Status};
@@ -108,6 +109,13 @@ impl ToPython for BTreeMap<String, Vec<u8>> {
 impl ToPython for BTreeMap<String, u64> {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.into_pyobject(py)?.into_any().unbind())
+    }
+}
+
+/// How many there are, and the sentences.
+impl ToPython for Findings {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok((self.count, self.sentences).into_pyobject(py)?.into_any().unbind())
     }
 }
 

@@ -46,6 +46,13 @@ def test_doctor_has_findings_with_levels(daemon):
     assert {"ok"} <= {finding["level"] for finding in findings} <= {"ok", "warning"}
 
 
+def test_check_recounts_what_the_pool_holds(daemon):
+    assert daemon.trefoil("check").stdout == "the metadata are whole\n"
+    assert "0 payloads read" in daemon.trefoil("check", "--content").stdout
+    found = answer(daemon.trefoil("check", "--content", "--json"))
+    assert (found["faults"], found["sentences"]) == (0, [])
+
+
 def test_root_key_can_be_sourced_by_a_shell(daemon):
     text = daemon.trefoil("key", "root", "--env").stdout
     shell = subprocess.run(["sh", "-c", f'{text}\necho "$AWS_ACCESS_KEY_ID $AWS_ENDPOINT_URL"'], capture_output=True, text=True)
@@ -98,6 +105,7 @@ def test_every_command_takes_json():
         "serve",
         "status",
         "doctor",
+        "check",
         *(f"bucket {verb}" for verb in ("create", "list", "show", "delete")),
         "user create",
         "user list",

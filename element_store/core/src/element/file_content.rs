@@ -22,7 +22,8 @@ pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut Elemen
     }
     (row.etag, row.composite) = (Etag::Version, false);
     row.digests.clear();
-    row.content_version += 1;
+    // An id never returns, so no ETag of a change that a crash took back is given again.
+    row.content_version = tx.new_id().max(row.content_version + 1);
     (row.modified_ns, row.changed_ns) = (tx.now_ns, tx.now_ns);
     // Whoever reads it as an object has it pinned, and was given a copy; nobody pins it until this is seen.
     if tx.claim(inode) {

@@ -34,12 +34,11 @@ impl World {
     }
 
     fn change<T>(&self, work: impl FnOnce(&mut Transaction) -> crate::error::Result<T>) -> T {
-        let mut landing = Landing {
-            base: 0,
-            bytes: Vec::new(),
+        let landing = Landing {
+            filling: Default::default(),
             bytes_max: 1 << 20,
         };
-        let mut tx = Transaction::new(self.meta.begin(), &self.shared, &mut landing, 7);
+        let mut tx = Transaction::new(self.meta.begin(), &self.shared, &landing, 7);
         let value = work(&mut tx).unwrap();
         let (rows, effects) = tx.finish().unwrap();
         let applied = self.meta.apply(rows).unwrap();

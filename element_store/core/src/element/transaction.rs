@@ -4,6 +4,7 @@ use super::Rows;
 use super::keys;
 use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow, VersionRow};
 use crate::error::{Error, Result};
+use crate::journal::Filling;
 use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
 use std::collections::{HashMap, HashSet};
@@ -171,34 +172,21 @@ pub struct Shared {
     pub epoch: AtomicU64,
 }
 
-/// Payload bytes of the open journal record and where they will lie.
+/// Where payloads of the open journal record go.
 #[derive(Debug)]
 pub struct Landing {
-    /// Absolute position of the first payload byte.
-    pub base: u64,
-    pub bytes: Vec<u8>,
+    pub filling: Arc<Filling>,
+    /// Of all payloads of the record.
     pub bytes_max: usize,
 }
 
 /// Every payload starts at a multiple of this.
 pub const PAYLOAD_ALIGN: usize = 8;
 
-impl Landing {
-    fn push(&mut self, payload: &[u8]) -> Result<u64> {
-        let start = self.bytes.len().next_multiple_of(PAYLOAD_ALIGN);
-        if start + payload.len() > self.bytes_max {
-            return Err(Error::Limit("the journal record is full".into()));
-        }
-        self.bytes.resize(start, 0);
-        self.bytes.extend_from_slice(payload);
-        Ok(self.base + start as u64)
-    }
-}
-
 pub struct Transaction<'a> {
     rows: Txn<'a>,
     shared: &'a Shared,
-    landing: &'a mut Landing,
+    landing: &'a Landing,
     landing_mark: usize,
     pub now_ns: i64,
     /// Elements given up in this transaction.
@@ -224,8 +212,8 @@ impl Effects {
 }
 
 impl<'a> Transaction<'a> {
-    pub fn new(rows: Txn<'a>, shared: &'a Shared, landing: &'a mut Landing, now_ns: i64) -> Self {
-        let landing_mark = landing.bytes.len();
+    pub fn new(rows: Txn<'a>, shared: &'a Shared, landing: &'a Landing, now_ns: i64) -> Self {
+        let landing_mark = landing.filling.len();
         Self {
             rows,
             shared,
@@ -256,7 +244,7 @@ impl<'a> Transaction<'a> {
 
     /// Takes everything back.
     pub fn abort(self, error: Error) -> Error {
-        self.landing.bytes.truncate(self.landing_mark);
+        self.landing.filling.truncate(self.landing_mark);
         self.shared.pins.buried(&self.dying);
         error
     }
@@ -271,12 +259,15 @@ impl<'a> Transaction<'a> {
 
     /// Lands payload bytes in the journal record of this transaction; returns their position.
     pub fn land(&mut self, payload: &[u8]) -> Result<u64> {
-        self.landing.push(payload)
+        self.landing
+            .filling
+            .push(payload, PAYLOAD_ALIGN, self.landing.bytes_max)
+            .ok_or_else(|| Error::Limit("the journal record is full".into()))
     }
 
     /// Payload bytes of the open record, those of the transactions before this one included.
     pub fn landed_bytes(&self) -> usize {
-        self.landing.bytes.len()
+        self.landing.filling.len()
     }
 
     /// May the element's content be changed or given back now? If so, no reader can pin it until that is seen.

@@ -10,8 +10,10 @@
 pub mod judge;
 pub mod locks;
 pub mod model;
+mod strict;
 
 pub use rustix::io::Errno;
+pub use strict::Strict;
 
 pub type Inode = u64;
 pub type Result<T> = std::result::Result<T, Errno>;

@@ -4,6 +4,7 @@
 //! every mirror, and there are min(m+1, live devices) of them; at most one record is in flight, so what a crash leaves unacknowledged is one record at
 //! the end; [tail, head) is never overwritten; no acknowledgement while a device's death is known but not yet in the superblocks. Never looks into a body.
 
+mod filling;
 mod reader;
 mod record;
 mod recover;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use bytes::Bytes;
 
+pub use filling::Filling;
 pub use reader::{JournalCounters, JournalReader};
 pub use record::{ALIGNMENT, HEADER_BYTES};
 pub use recover::Record;
@@ -89,6 +91,11 @@ impl Journal {
             ring: self.ring.clone(),
             shared: self.shared.clone(),
         }
+    }
+
+    /// Of the next record.
+    pub fn filling(&self) -> Arc<Filling> {
+        self.shared.filling.clone()
     }
 
     pub fn counters(&self) -> JournalCounters {

@@ -1,4 +1,4 @@
-//! Reading payloads out of retained records while appends go on.
+//! Reading payloads out of retained records, and of the one that is being filled, while appends go on.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 
+use super::filling::Filling;
 use super::ring::Ring;
 use crate::codec;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     /// Nothing at or after it is overwritten. Held for reading while a copy is repaired, so that a trim (after which the place may hold a new record) waits.
     pub tail: RwLock<u64>,
     pub head: AtomicU64,
+    pub filling: Arc<Filling>,
     pub appends: AtomicU64,
     pub append_bytes: AtomicU64,
     pub reads: AtomicU64,
@@ -57,6 +59,14 @@ impl JournalReader {
     /// The caller's guard keeps the range from being trimmed. Raises Damaged if no mirror has them.
     pub fn read(&self, position: u64, buffer: &mut [u8], checksum: u64) -> Result<()> {
         self.shared.reads.fetch_add(1, Relaxed);
+        if self.shared.filling.read(position, buffer) {
+            return match codec::checksum(buffer) == checksum {
+                true => Ok(()),
+                false => Err(Error::Damaged(format!(
+                    "what is to be written at journal position {position} changed in memory"
+                ))),
+            };
+        }
         let within = position % self.ring.capacity();
         let end = position
             .checked_add(buffer.len() as u64)

@@ -55,27 +55,39 @@ impl Segments {
     /// Everything that was appended at these locations is durable on all its devices. An error says that some of it may not be: append it
     /// again (the devices that failed are out by then) and leave the old locations to whoever frees segments.
     pub fn sync(&self, locations: &[Location]) -> Result<()> {
+        match self.flushed_without(locations).first() {
+            None => Ok(()),
+            Some(segment) => Err(Error::Io(io::Error::other(format!(
+                "a device was lost before segment {} was flushed",
+                segment.layout.id
+            )))),
+        }
+    }
+
+    /// The same for what cannot be appended again: enough devices have it, as they would if a device were lost a moment later. Raises Closed.
+    pub fn sync_redundant(&self, locations: &[Location]) -> Result<()> {
+        let suspects = self.flushed_without(locations);
+        let live = self.drives.live();
+        let is_lost = |segment: &&Arc<Segment>| segment.layout.devices().filter(|device| live.contains(device)).count() < segment.code.k();
+        match suspects.iter().find(is_lost) {
+            None => Ok(()),
+            Some(segment) => Err(Error::Closed(format!(
+                "more devices were lost than parity makes up for before segment {} was flushed",
+                segment.layout.id
+            ))),
+        }
+    }
+
+    /// Flushes; returns the segments among these that a device was lost from before.
+    fn flushed_without(&self, locations: &[Location]) -> Vec<Arc<Segment>> {
         if self.flusher.flush(self.drives.as_ref(), &|segments| self.suspect(segments)) {
             add(&self.counters.flushes, 1);
         }
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let mut last = None;
-        for location in locations {
-            if last == Some(location.segment) {
-                continue;
-            }
-            last = Some(location.segment);
-            if known
-                .get(&location.segment)
-                .is_some_and(|segment| segment.suspect.load(Ordering::SeqCst))
-            {
-                return Err(Error::Io(io::Error::other(format!(
-                    "a device was lost before segment {} was flushed",
-                    location.segment
-                ))));
-            }
-        }
-        Ok(())
+        let mut segments: Vec<u64> = locations.iter().map(|location| location.segment).collect();
+        segments.dedup();
+        let segments = segments.iter().filter_map(|id| known.get(id));
+        segments.filter(|segment| segment.suspect.load(Ordering::SeqCst)).cloned().collect()
     }
 
     fn suspect(&self, segments: &std::collections::HashSet<u64>) {

@@ -1,30 +1,41 @@
-//! The one writer: runs changes one after another, puts a batch of them into one journal record, shows them once it is durable.
+//! The one writer: runs changes one after another, and puts them into journal records in that order.
 //!
-//! Invariants: a change is acknowledged after its record is flushed on every mirror and visible to readers; changes take effect in the order
-//! in which they ran; room in the journal is made sure of before anything is applied, so that a checkpoint never waits for a batch that waits for it.
-//! Three queues by what they may use of the journal's last room (`Rank`): what makes room is never stopped by what waits for room.
+//! Two promises (`Promise`). A durable change is acknowledged, and seen, after its record is flushed on every mirror. A lazy one is seen and
+//! acknowledged as soon as it ran, while its record is still being filled; the record is sealed with the next durable change, when somebody waits for it,
+//! when it is full, or LAZY_AGE after it was begun. Invariants: changes take effect, and become durable, in the order in which they ran, so a crash
+//! costs lazy changes only, and only the last of them; what a lazy change put into segments is flushed before its record is sealed; nothing on a device
+//! is given up because of a change that is not durable. Room in the journal is made sure of before anything is applied, so that a checkpoint
+//! never waits for a record that waits for it. Three queues by what they may use of the journal's last room (`Rank`): what makes room is never stopped
+//! by what waits for room.
 //!
 //! After an append failed nothing further is acknowledged: the store is closed and the next open recovers.
 
+mod job;
+mod record;
+
+pub use job::{Flush, Promise};
+pub use record::replay;
+
 use super::Done;
-use crate::codec::{Reader, Writer};
-use crate::element::transaction::{Effects, Landing, Shared, Transaction};
+use crate::element::transaction::{Effects, Shared, Transaction};
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Start};
 use crate::meta::MetaStore;
+use job::{Change, Job};
+use record::{BODY_HEADER_BYTES, Record};
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Body: first transaction's sequence u64, payload length u32, transaction count u32, payloads, transactions.
-pub const BODY_HEADER_BYTES: usize = 16;
 /// Waiting changes; more block their callers.
 pub const QUEUE_JOBS_MAX: usize = 4096;
 /// Payload bytes waiting; more block their callers.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Room announced for a record unless a single change needs more.
 pub const RECORD_BYTES: usize = 1 << 20;
+/// A record with lazy changes is sealed so long after it was begun: with the flush itself, well within the second that files are promised.
+pub const LAZY_AGE: Duration = Duration::from_millis(500);
 /// How often a stopped queue looks again whether the tree has caught up.
 const RECHECK: Duration = Duration::from_millis(5);
 
@@ -53,48 +64,6 @@ impl Rank {
     }
 }
 
-trait Job: Send {
-    /// The most that it adds to a record.
-    fn bytes_max(&self) -> usize;
-    fn has_payload(&self) -> bool;
-    fn run(&mut self, tx: &mut Transaction) -> Result<()>;
-    fn refuse(&mut self, error: Error);
-    fn complete(self: Box<Self>);
-}
-
-struct Change<T, F> {
-    work: Option<F>,
-    result: Option<Result<T>>,
-    done: Done<T>,
-    bytes_max: usize,
-    has_payload: bool,
-}
-
-impl<T: Send, F: FnOnce(&mut Transaction) -> Result<T> + Send> Job for Change<T, F> {
-    fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-
-    fn has_payload(&self) -> bool {
-        self.has_payload
-    }
-
-    fn run(&mut self, tx: &mut Transaction) -> Result<()> {
-        let work = self.work.take().expect("a change runs once");
-        self.result = Some(Ok(work(tx)?));
-        Ok(())
-    }
-
-    fn refuse(&mut self, error: Error) {
-        self.result = Some(Err(error));
-    }
-
-    fn complete(self: Box<Self>) {
-        let result = self.result.unwrap_or_else(|| Err(Error::Closed("the store is closed".into())));
-        (self.done)(result);
-    }
-}
-
 #[derive(Default)]
 struct Queue {
     /// By rank.
@@ -106,12 +75,16 @@ struct Queue {
     /// Users' payloads find no room and nothing can be moved out of the journal.
     pool_full: bool,
     durable: u64,
+    /// Somebody waits until everything up to this sequence is durable.
+    wanted: u64,
     /// (last sequence in a record, where replay goes on after it), oldest first.
     records: VecDeque<(u64, Start)>,
     free_bytes: u64,
     capacity: u64,
     trim_to: u64,
+    /// The writer ends once the queues are empty.
     stopped: bool,
+    ended: bool,
 }
 
 #[derive(Default)]
@@ -137,19 +110,17 @@ pub struct Committer {
     lessened: Mutex<HashSet<u64>>,
     behind: Box<dyn Fn() -> bool + Send + Sync>,
     clock: Clock,
+    lazy_age: Duration,
     /// Wakes upkeep: the journal is short of room.
     on_pressure: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What one record collects.
-struct Batch {
-    jobs: Vec<Box<dyn Job>>,
-    effects: Vec<Effects>,
-    landing: Landing,
-    transactions: Vec<Vec<u8>>,
-    first_sequence: u64,
-    last_sequence: u64,
-    row_bytes: usize,
+/// What the writer does next.
+enum Next {
+    /// As many as fit, into the open record or into a new one whose body may get so long.
+    Run(VecDeque<(Rank, Box<dyn Job>)>, usize),
+    Seal,
+    End,
 }
 
 impl Queue {
@@ -167,6 +138,7 @@ impl Committer {
         meta: MetaStore,
         shared: Shared,
         clock: Clock,
+        lazy_age: Duration,
         behind: Box<dyn Fn() -> bool + Send + Sync>,
         on_pressure: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
@@ -184,6 +156,7 @@ impl Committer {
             lessened: Mutex::default(),
             behind,
             clock,
+            lazy_age,
             on_pressure,
         }
     }
@@ -200,13 +173,18 @@ impl Committer {
         done: Done<T>,
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) {
-        let job = Box::new(Change {
-            work: Some(work),
-            result: None,
-            done,
-            bytes_max: payload + rows,
-            has_payload: payload > 0,
-        });
+        self.submit_with(Promise::Durable, payload, rows, done, work);
+    }
+
+    pub fn submit_with<T: Send + 'static>(
+        &self,
+        promise: Promise,
+        payload: usize,
+        rows: usize,
+        done: Done<T>,
+        work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
+    ) {
+        let job = Box::new(Change::new(promise, payload, rows, done, work));
         let mut queue = self.queue();
         while queue.closed.is_none() && (queue.users().len() >= QUEUE_JOBS_MAX || queue.bytes >= QUEUE_BYTES_MAX) {
             queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -215,12 +193,12 @@ impl Committer {
             drop(queue);
             return job.complete();
         }
-        queue.bytes += job.bytes_max;
+        queue.bytes += job.bytes_max();
         queue.users().push_back(job);
         self.ready.notify_all();
     }
 
-    /// A change of the store's own, in the calling thread's time. Raises Closed and what `work` raises.
+    /// A change of the store's own, durable, in the calling thread's time. Raises Closed and what `work` raises.
     pub fn run_own<T: Send + 'static>(
         &self,
         rank: Rank,
@@ -228,13 +206,7 @@ impl Committer {
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         super::wait(|done| {
-            let job = Box::new(Change {
-                work: Some(work),
-                result: None,
-                done,
-                bytes_max: rows,
-                has_payload: false,
-            });
+            let job = Box::new(Change::new(Promise::Durable, 0, rows, done, work));
             let mut queue = self.queue();
             if queue.stopped {
                 drop(queue);
@@ -284,13 +256,22 @@ impl Committer {
     /// Returns once everything up to the sequence is durable. Raises Closed.
     pub fn wait_durable(&self, sequence: u64) -> Result<()> {
         let mut queue = self.queue();
+        if queue.durable < sequence {
+            queue.wanted = queue.wanted.max(sequence);
+            self.ready.notify_all();
+        }
         while queue.durable < sequence {
-            if queue.stopped {
-                return Err(Error::Closed("the journal stopped".into()));
+            if queue.ended {
+                return Err(Error::Closed(queue.closed.clone().unwrap_or_else(|| "the journal stopped".into())));
             }
             queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
+    }
+
+    /// Everything that was acknowledged before is durable when it returns. Raises Closed.
+    pub fn sync(&self) -> Result<()> {
+        self.wait_durable(self.meta.visible())
     }
 
     /// Where replay must start for a tree that holds everything up to `sequence`.
@@ -329,14 +310,11 @@ impl Committer {
             queue.records.push_back(replayed);
             (queue.free_bytes, queue.capacity) = (journal.free_bytes(), journal.capacity());
         }
-        while let Some((jobs, body_max)) = self.next_jobs(&mut journal) {
-            if let Err(error) = self.commit(&mut journal, jobs, body_max) {
-                self.fail(&error);
-                break;
-            }
+        if let Err(error) = self.write_records(&mut journal) {
+            self.close(&error.to_string());
         }
         let mut queue = self.queue();
-        queue.stopped = true;
+        (queue.stopped, queue.ended) = (true, true);
         queue.closed.get_or_insert_with(|| "the store is closed".into());
         let left: Vec<_> = queue.jobs.iter_mut().flat_map(std::mem::take).collect();
         drop(queue);
@@ -344,12 +322,29 @@ impl Committer {
         left.into_iter().for_each(Job::complete);
     }
 
-    fn fail(&self, error: &Error) {
-        self.close(&error.to_string());
+    fn write_records(&self, journal: &mut Journal) -> Result<()> {
+        let mut open: Option<Record> = None;
+        loop {
+            match self.next(journal, open.as_ref()) {
+                Next::Run(jobs, body_max) => {
+                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max));
+                    self.run(record, jobs);
+                    if record.is_lazy() {
+                        self.show(record);
+                    }
+                }
+                Next::Seal => {
+                    if let Some(record) = open.take() {
+                        self.seal(journal, record)?;
+                    }
+                }
+                Next::End => return Ok(()),
+            }
+        }
     }
 
-    /// What goes into the next record, and how long its body may get; waits for it. None: the end.
-    fn next_jobs(&self, journal: &mut Journal) -> Option<(Vec<Box<dyn Job>>, usize)> {
+    /// Waits for it.
+    fn next(&self, journal: &mut Journal, open: Option<&Record>) -> Next {
         let mut queue = self.queue();
         let mut stalled = false;
         loop {
@@ -357,32 +352,46 @@ impl Committer {
                 journal.trim(queue.trim_to);
                 queue.free_bytes = journal.free_bytes();
             }
-            if let Some(jobs) = self.take(&mut queue, journal) {
+            let age = open.map(|record| record.begun.elapsed());
+            let is_wanted = open.is_some_and(|record| !record.is_lazy() || record.first_sequence <= queue.wanted);
+            if is_wanted || age.is_some_and(|age| age >= self.lazy_age) {
+                return Next::Seal;
+            }
+            if let Some(next) = self.take(&mut queue, journal, open) {
                 self.moved.notify_all();
-                return Some(jobs);
+                return next;
             }
-            if queue.is_empty() {
-                if queue.stopped {
-                    return None;
+            let is_empty = queue.is_empty();
+            if is_empty && queue.stopped {
+                return if open.is_some() { Next::Seal } else { Next::End };
+            }
+            let mut patience = age.map(|age| self.lazy_age - age);
+            if !is_empty {
+                if !stalled {
+                    self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+                    stalled = true;
                 }
-                queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                continue;
+                (self.on_pressure)();
+                patience = Some(RECHECK);
             }
-            if !stalled {
-                self.counters.stalls.fetch_add(1, Ordering::Relaxed);
-                stalled = true;
-            }
-            (self.on_pressure)();
-            queue = self.ready.wait_timeout(queue, RECHECK).unwrap_or_else(PoisonError::into_inner).0;
+            queue = match patience {
+                Some(patience) => self.ready.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
-    fn take(&self, queue: &mut Queue, journal: &Journal) -> Option<(Vec<Box<dyn Job>>, usize)> {
+    /// What may run now. None: nothing is there, or it may not run yet.
+    fn take(&self, queue: &mut Queue, journal: &Journal, open: Option<&Record>) -> Option<Next> {
         let first = queue.jobs.iter().find_map(VecDeque::front)?.bytes_max();
-        let body_max = (first + BODY_HEADER_BYTES).max(RECORD_BYTES).min(journal.body_bytes_max());
+        let body_max = match open {
+            Some(record) if !record.fits(first) => return Some(Next::Seal),
+            Some(record) => record.body_max,
+            None => (first + BODY_HEADER_BYTES).max(RECORD_BYTES).min(journal.body_bytes_max()),
+        };
         // The gap that such a record may leave before the region's end counts too.
         let room = journal.free_bytes().saturating_sub(2 * (body_max as u64 + 8192));
-        let (mut jobs, mut bytes): (Vec<Box<dyn Job>>, usize) = (Vec::new(), BODY_HEADER_BYTES);
+        let mut jobs = VecDeque::new();
         for rank in Rank::ALL {
             if room < rank.reserve(journal.capacity()).max(1) || (rank == Rank::User && (self.behind)()) {
                 if rank == Rank::User && queue.pool_full {
@@ -390,107 +399,103 @@ impl Committer {
                 }
                 break;
             }
-            while let Some(job) = queue.jobs[rank as usize].front() {
-                if !jobs.is_empty() && bytes + job.bytes_max() > body_max {
-                    return Some((jobs, body_max));
-                }
-                bytes += job.bytes_max();
-                if rank == Rank::User {
-                    queue.bytes -= job.bytes_max();
-                }
-                jobs.extend(queue.jobs[rank as usize].pop_front());
+            let waiting = std::mem::take(&mut queue.jobs[rank as usize]);
+            if rank == Rank::User {
+                queue.bytes = 0;
             }
+            jobs.extend(waiting.into_iter().map(|job| (rank, job)));
         }
-        (!jobs.is_empty()).then_some((jobs, body_max))
+        (!jobs.is_empty()).then_some(Next::Run(jobs, body_max))
     }
 
-    fn commit(&self, journal: &mut Journal, jobs: Vec<Box<dyn Job>>, body_max: usize) -> Result<()> {
-        let base = journal.next_body_position(body_max) + BODY_HEADER_BYTES as u64;
-        let landing = Landing {
-            base,
-            bytes: Vec::new(),
-            bytes_max: body_max - BODY_HEADER_BYTES,
-        };
-        let first_sequence = self.meta.applied() + 1;
-        let mut batch = Batch {
-            jobs: Vec::new(),
-            effects: Vec::new(),
-            landing,
-            transactions: Vec::new(),
-            first_sequence,
-            last_sequence: first_sequence - 1,
-            row_bytes: 0,
-        };
-        for mut job in jobs {
-            if let Err(error) = self.run(&mut batch, job.as_mut(), body_max) {
+    /// What does not fit goes back to where it was.
+    fn run(&self, record: &mut Record, mut jobs: VecDeque<(Rank, Box<dyn Job>)>) {
+        while jobs
+            .front()
+            .is_some_and(|(_, job)| record.is_empty() || record.fits(job.bytes_max()))
+        {
+            let Some((_, mut job)) = jobs.pop_front() else { break };
+            if let Err(error) = self.change(record, job.as_mut()) {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 job.refuse(error);
             }
-            batch.jobs.push(job);
+            record.push(job);
         }
-        if !batch.transactions.is_empty() {
-            self.append(journal, &batch).inspect_err(|error| {
-                for job in &mut batch.jobs {
-                    job.refuse(Error::Closed(error.to_string()));
+        if !jobs.is_empty() {
+            let mut queue = self.queue();
+            for (rank, job) in jobs.into_iter().rev() {
+                if rank == Rank::User {
+                    queue.bytes += job.bytes_max();
                 }
-                std::mem::take(&mut batch.jobs).into_iter().for_each(Job::complete);
-            })?;
+                queue.jobs[rank as usize].push_front(job);
+            }
         }
-        batch.effects.iter().for_each(|effects| effects.settle(&self.shared));
-        batch.jobs.into_iter().for_each(Job::complete);
-        Ok(())
     }
 
     /// Runs one change and applies it. After an error nothing of it is left.
-    fn run(&self, batch: &mut Batch, job: &mut dyn Job, body_max: usize) -> Result<()> {
+    fn change(&self, record: &mut Record, job: &mut dyn Job) -> Result<()> {
         let renewal = self.shared.ids.renewal();
-        let mut tx = Transaction::new(self.meta.begin(), &self.shared, &mut batch.landing, (self.clock)());
+        let mut tx = Transaction::new(self.meta.begin(), &self.shared, &record.landing, (self.clock)());
         if let Err(error) = job
             .run(&mut tx)
             .and_then(|()| renewal.map_or(Ok(()), |leased| tx.put_lease(leased)))
         {
             return Err(tx.abort(error));
         }
-        if BODY_HEADER_BYTES + tx.landed_bytes() + batch.row_bytes + tx.encoded_bytes_max() > body_max {
+        if BODY_HEADER_BYTES + tx.landed_bytes() + record.row_bytes + tx.encoded_bytes_max() > record.body_max {
             return Err(tx.abort(Error::Limit("the change is too large for one journal record".into())));
         }
         let (rows, effects) = tx.finish()?;
         let applied = self.meta.apply(rows).inspect_err(|_| effects.settle(&self.shared))?;
-        if let Some(leased) = renewal {
-            self.shared.ids.renewed(leased);
-        }
-        if !applied.bytes.is_empty() {
-            batch.row_bytes += applied.bytes.len();
-            batch.last_sequence = applied.sequence;
-            batch.transactions.push(applied.bytes);
-        }
-        batch.effects.push(effects);
+        record.lease(renewal);
+        record.add(job, effects, applied);
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn append(&self, journal: &mut Journal, batch: &Batch) -> Result<()> {
-        let body = encode_body(batch);
-        let appended = journal.append(&body)?;
-        self.meta.publish(batch.last_sequence);
-        self.add_lessened(
-            batch
-                .effects
-                .iter()
-                .flat_map(|effects| &effects.live)
-                .filter(|(_, delta)| **delta < 0)
-                .map(|(segment, _)| *segment),
-        );
+    /// Readers see what the record holds so far; whoever made it goes on.
+    fn show(&self, record: &mut Record) {
+        self.meta.publish(record.last_sequence());
+        record.effects.drain(..).for_each(|effects| effects.settle(&self.shared));
+        record.jobs.drain(..).for_each(Job::complete);
+    }
+
+    /// Makes the record durable, then shows it.
+    fn seal(&self, journal: &mut Journal, mut record: Record) -> Result<()> {
+        if let Err(error) = self.append(journal, &mut record) {
+            for job in &mut record.jobs {
+                job.refuse(Error::Closed(error.to_string()));
+            }
+            record.effects.iter().for_each(|effects| effects.settle(&self.shared));
+            record.jobs.into_iter().for_each(Job::complete);
+            return Err(error);
+        }
+        self.show(&mut record);
+        Ok(())
+    }
+
+    fn append(&self, journal: &mut Journal, record: &mut Record) -> Result<()> {
+        if record.transactions.is_empty() {
+            return Ok(());
+        }
+        record.flush()?;
+        let appended = journal.append(&record.encode())?;
+        if let Some(leased) = record.leased {
+            self.shared.ids.renewed(leased);
+        }
+        self.add_lessened(record.lessened.drain());
         let counters = &self.counters;
-        counters.transactions.fetch_add(batch.transactions.len() as u64, Ordering::Relaxed);
         counters.records.fetch_add(1, Ordering::Relaxed);
         counters
             .payload_bytes
-            .fetch_add(batch.landing.bytes.len() as u64, Ordering::Relaxed);
-        counters.row_bytes.fetch_add(batch.row_bytes as u64, Ordering::Relaxed);
+            .fetch_add(record.landing.filling.len() as u64, Ordering::Relaxed);
+        counters.row_bytes.fetch_add(record.row_bytes as u64, Ordering::Relaxed);
+        // What is durable may be waited for only once it can be seen.
+        self.meta.publish(record.last_sequence());
         let mut queue = self.queue();
-        queue.durable = batch.last_sequence;
+        queue.durable = record.last_sequence();
         queue.free_bytes = journal.free_bytes();
-        queue.records.push_back((batch.last_sequence, appended.next));
+        queue.records.push_back((record.last_sequence(), appended.next));
         self.moved.notify_all();
         Ok(())
     }
@@ -504,31 +509,4 @@ fn refuse_payloads(queue: &mut Queue) {
         job.refuse(Error::OutOfSpace("the pool is full; delete something".into()));
         job.complete();
     }
-}
-
-fn encode_body(batch: &Batch) -> Vec<u8> {
-    let payloads = &batch.landing.bytes;
-    let mut body = Writer {
-        bytes: Vec::with_capacity(BODY_HEADER_BYTES + payloads.len() + 8 + batch.row_bytes),
-    };
-    body.u64(batch.first_sequence)
-        .u32(payloads.len() as u32)
-        .u32(batch.transactions.len() as u32)
-        .raw(payloads);
-    for transaction in &batch.transactions {
-        body.raw(transaction);
-    }
-    body.bytes
-}
-
-/// Replays a record's body; returns the last sequence in it.
-pub fn replay(meta: &MetaStore, body: &[u8]) -> Result<u64> {
-    let mut reader = Reader::new(body);
-    let (first, payload, count) = (reader.u64()?, reader.u32()?, reader.u32()?);
-    reader.raw(payload as usize)?;
-    for index in 0..u64::from(count) {
-        meta.replay(first + index, &mut reader)?;
-    }
-    reader.finish()?;
-    Ok((first + u64::from(count)).saturating_sub(1))
 }

@@ -1,8 +1,9 @@
 //! The file faces' way in: `FileSystem` over the store.
 //!
-//! Every change is durable when its call returns. Content changes in place: readers that have it pinned (objects on their way out) are given a
+//! Changes are lazy: seen by all when their call returns, durable in order with the next `sync`, or within a second. Content changes in place: readers that have it pinned (objects on their way out) are given a
 //! copy that shares it first. Changes of one inode's content run side by side, but not while such a copy is made.
 
+use super::commit::{Flush, Promise};
 use super::{Core, Store, wait};
 use crate::element::content::{self, Source};
 use crate::element::file_content::{self, CUT_RUNS_MAX, PINNED, Place};
@@ -15,7 +16,7 @@ use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
     TRANSFER_BYTES_MAX, XattrMode,
 };
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Locks that inodes share by their number.
 const LOCKS: usize = 64;
@@ -55,7 +56,12 @@ type Work<T> = Box<dyn FnOnce(&mut Transaction) -> crate::error::Result<T> + Sen
 
 impl Core {
     fn commit<T: Send + 'static>(&self, payload: usize, rows: usize, work: Work<T>) -> crate::error::Result<T> {
-        wait(|done| self.committer.submit(payload, rows, done, work))
+        self.commit_with(None, payload, rows, work)
+    }
+
+    /// `flush`: for what it names in segments.
+    fn commit_with<T: Send + 'static>(&self, flush: Option<Flush>, payload: usize, rows: usize, work: Work<T>) -> crate::error::Result<T> {
+        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, work))
     }
 
     /// Changes content, after parting with its readers if need be; `work` makes the change anew for each attempt.
@@ -64,13 +70,25 @@ impl Core {
         inode: Inode,
         payload: usize,
         rows: usize,
+        work: impl FnMut() -> Work<T>,
+    ) -> Result<T> {
+        self.change_content_with(inode, || None, payload, rows, work)
+    }
+
+    /// `flush`: as `commit_with` has it, for each attempt.
+    fn change_content_with<T: Send + 'static>(
+        self: &Arc<Self>,
+        inode: Inode,
+        flush: impl Fn() -> Option<Flush>,
+        payload: usize,
+        rows: usize,
         mut work: impl FnMut() -> Work<T>,
     ) -> Result<T> {
         let lock = &self.content_locks.0[inode as usize % LOCKS];
         loop {
             let changed = {
                 let _changes = lock.read().unwrap_or_else(PoisonError::into_inner);
-                self.commit(payload, rows, work())
+                self.commit_with(flush(), payload, rows, work())
             };
             match changed {
                 Err(error) if is_pinned(&error) => {
@@ -114,7 +132,7 @@ impl Store {
             return self.see(|rows| files::file_row(rows, inode).and_then(|row| files::node(rows, inode, &row)));
         }
         let mut staging = self.stage();
-        let staged = staging.write(bytes).and_then(|()| staging.finish()).map_err(errno)?;
+        let staged = staging.write(bytes).and_then(|()| staging.finish_lazy()).map_err(errno)?;
         let length = bytes.len() as u64;
         let (payload, extents) = match &staged.source {
             Source::Small(bytes) => (bytes.len(), 1),
@@ -125,14 +143,11 @@ impl Store {
             Place::End => FILE_BYTES_MAX,
         };
         let rows = CHANGE_BYTES + 400 * extents + self.core.runs_bytes(inode, start, start.saturating_add(length))?;
-        let hold = Arc::new(Mutex::new(Some(staged.hold)));
-        let source = staged.source;
-        let done = self.core.change_content(inode, payload, rows, || {
-            let source = source.clone();
+        let flush = || staged.flush(&self.core);
+        self.core.change_content_with(inode, flush, payload, rows, || {
+            let source = staged.source.clone();
             Box::new(move |tx| file_content::write(tx, inode, place, source, length, strip_privileges))
-        });
-        drop(hold);
-        done
+        })
     }
 
     fn punch(&self, inode: Inode, start: u64, stop: u64) -> Result<()> {
@@ -274,7 +289,9 @@ impl FileSystem for Store {
             // If that fails, the next start does it.
             self.core
                 .committer
-                .submit(0, CHANGE_BYTES, Box::new(|_| {}), move |tx| file_names::forget(tx, inode));
+                .submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
+                    file_names::forget(tx, inode)
+                });
         }
     }
 
@@ -298,7 +315,7 @@ impl FileSystem for Store {
     }
 
     fn sync(&self) -> Result<()> {
-        self.check_open().map_err(errno)
+        self.core.committer.sync().map_err(errno)
     }
 
     fn allocate(&self, inode: Inode, how: Allocation, offset: u64, length: u64) -> Result<Node> {

@@ -3,7 +3,7 @@
 //! Invariants: a segment that holds staged extents is not freed (`Holds`); a staged extent counts as live only once a transaction publishes it;
 //! what is dropped unpublished leaves only dead bytes behind. Memory is bounded by one row (k extents) per stream.
 
-use super::commit::Rank;
+use super::commit::{Flush, Rank};
 use super::{Core, SMALL_BYTES_MAX};
 use crate::codec::checksum;
 use crate::device::recycled::Recycled;
@@ -112,6 +112,13 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// Makes what came from `finish_lazy` durable, before anything durable names it.
+    pub(super) fn flush(&self, core: &Arc<Core>) -> Option<Flush> {
+        let Source::Staged(extents) = &self.source else { return None };
+        let (core, locations) = (core.clone(), locations(extents));
+        Some(Box::new(move || core.segments.sync_redundant(&locations)))
+    }
+
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -171,23 +178,37 @@ impl Staging {
 
     /// Everything is durable when it returns.
     pub fn finish(mut self) -> Result<Staged> {
-        if self.size <= self.core.small_bytes_max() as u64 {
-            return Ok(Staged {
-                source: Source::Small(std::mem::take(&mut *self.buffer)),
-                hold: self.hold,
-                size: self.size,
-            });
-        }
-        let rest = std::mem::take(&mut self.buffer);
-        if !rest.is_empty() {
-            self.land(&rest)?;
-        }
+        self.land_rest()?;
         self.sync()?;
-        Ok(Staged {
-            source: Source::Staged(self.extents),
+        Ok(self.staged())
+    }
+
+    /// Readable, not durable: see `Staged::flush`.
+    pub(super) fn finish_lazy(mut self) -> Result<Staged> {
+        self.land_rest()?;
+        Ok(self.staged())
+    }
+
+    fn staged(mut self) -> Staged {
+        let source = if self.extents.is_empty() {
+            Source::Small(std::mem::take(&mut *self.buffer))
+        } else {
+            Source::Staged(self.extents)
+        };
+        Staged {
+            source,
             hold: self.hold,
             size: self.size,
-        })
+        }
+    }
+
+    /// Small content stays in memory: it goes into a journal record.
+    fn land_rest(&mut self) -> Result<()> {
+        if self.size > self.core.small_bytes_max as u64 && !self.buffer.is_empty() {
+            let rest = std::mem::take(&mut self.buffer);
+            self.land(&rest)?;
+        }
+        Ok(())
     }
 
     /// One row: as many equal extents as the code has data shards.
@@ -226,8 +247,7 @@ impl Staging {
     /// A device that dies takes unflushed rows with it: what is suspect is read back through the code and appended again.
     fn sync(&mut self) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
-            let locations: Vec<Location> = self.extents.iter().filter_map(|(_, row)| location(row)).collect();
-            match self.core.segments.sync(&locations) {
+            match self.core.segments.sync(&locations(&self.extents)) {
                 Err(Error::Io(_)) => self.append_again()?,
                 result => return result,
             }
@@ -246,11 +266,12 @@ impl Staging {
     }
 }
 
-fn location(row: &ExtentRow) -> Option<Location> {
-    match &row.placement {
+fn locations(extents: &[(u64, ExtentRow)]) -> Vec<Location> {
+    let location = |row: &ExtentRow| match &row.placement {
         Placement::Raw { location, .. } => Some(*location),
         _ => None,
-    }
+    };
+    extents.iter().filter_map(|(_, row)| location(row)).collect()
 }
 
 fn raw_extent(bytes: &[u8], location: Location) -> ExtentRow {

@@ -98,6 +98,8 @@ pub(crate) struct Core {
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,
+    /// Content up to this size goes into a journal record.
+    small_bytes_max: usize,
     /// Held during a checkpoint.
     checkpointed: Mutex<Checkpointed>,
 }
@@ -171,11 +173,6 @@ fn rows_for(key: &[u8], attributes: Option<&Attributes>, digests: Option<&Digest
 }
 
 impl Core {
-    /// Content up to this size goes into a journal record.
-    fn small_bytes_max(&self) -> usize {
-        SMALL_BYTES_MAX.min(self.pool.geometry.journal_bytes as usize / 64)
-    }
-
     fn snapshot(&self) -> crate::meta::Snapshot {
         self.committer.meta.snapshot()
     }
@@ -302,7 +299,7 @@ impl Store {
         if bytes.len() > SMALL_BYTES_MAX {
             return done(Err(Error::Limit("small content".into())));
         }
-        if bytes.len() > self.core.small_bytes_max() {
+        if bytes.len() > self.core.small_bytes_max {
             let mut staging = self.stage();
             return match staging.write(&bytes).and_then(|()| staging.finish()) {
                 Ok(staged) => self.publish(view, key, staged, attributes, digests, terms, done),

@@ -9,7 +9,7 @@ use super::landing::Holds;
 use super::root::{self, Root};
 use super::tables::SegmentSource;
 use super::upkeep::{Checkpointed, UpkeepCounters};
-use super::{Core, Store, Wake};
+use super::{Core, SMALL_BYTES_MAX, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
 use crate::element::transaction::{IDS, Ids, Opens, Pins, Shared};
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The counter row above every segment id given out.
 const SEGMENT_IDS: &str = "segments";
@@ -48,6 +48,10 @@ pub struct OpenOptions {
     pub metadata: LsmSettings,
     /// Nanoseconds since 1970.
     pub clock: Clock,
+    /// Content up to this size goes into the journal first; more than SMALL_BYTES_MAX never does.
+    pub small_bytes_max: usize,
+    /// Lazy changes are made durable so long after the first of them.
+    pub lazy_age: Duration,
     /// For tests: step the background work by hand.
     pub background: bool,
 }
@@ -64,6 +68,8 @@ impl Default for OpenOptions {
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .map_or(0, |since| since.as_nanos() as i64)
             }),
+            small_bytes_max: SMALL_BYTES_MAX,
+            lazy_age: commit::LAZY_AGE,
             background: true,
         }
     }
@@ -140,6 +146,7 @@ impl Store {
             meta,
             shared,
             options.clock.clone(),
+            options.lazy_age,
             Box::new(move || lag.is_behind()),
             Box::new(move || pressure.press()),
         ));
@@ -150,7 +157,12 @@ impl Store {
             segments_next.max(root.segment_id_next),
             Arc::downgrade(&committer),
         )?;
+        let small_bytes_max = options
+            .small_bytes_max
+            .min(SMALL_BYTES_MAX)
+            .min(pool.geometry.journal_bytes as usize / 64);
         let core = Arc::new(Core {
+            small_bytes_max,
             journal: journal.reader(),
             committer,
             segments,

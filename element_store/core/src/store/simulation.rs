@@ -12,6 +12,7 @@ use crate::device::random::{Seeded, from_seed};
 use crate::element::invariants;
 use crate::meta::lsm::LsmSettings;
 use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Pool};
+use crate::segment::Class;
 use std::collections::{BTreeMap, HashSet};
 
 const DEVICE_BYTES: u64 = 160 << 20;
@@ -575,4 +576,25 @@ fn a_full_pool_says_so_and_recovers() {
     world.store.core.upkeep_step(&mut world.steps.unfree).unwrap();
     world.verify();
     world.live(2);
+}
+
+#[test]
+fn a_wrong_count_is_found_by_the_check() {
+    let mut world = World::new(1, 4, code(2, 2));
+    world.put(b"a", &[7; 300_000]).unwrap();
+    assert_eq!(world.store.check().unwrap().count, 0);
+    let core = world.store.core.clone();
+    let segment = core
+        .segments
+        .layouts()
+        .into_iter()
+        .find(|layout| layout.class == Class::Landing)
+        .unwrap()
+        .id;
+    core.committer
+        .run_own(Rank::Own, 64, move |tx| tx.add(&keys::segment_live(segment), 1))
+        .unwrap();
+    let found = world.store.check().unwrap();
+    assert_eq!(found.count, 1);
+    assert!(found.sentences[0].contains(&format!("segment {segment}")), "{:?}", found.sentences);
 }

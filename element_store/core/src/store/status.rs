@@ -6,6 +6,7 @@ use super::reduce::KIND_CHUNK;
 use super::tables::PAYLOAD_KIND as KIND_TABLE;
 use crate::device::set::DeviceState;
 use crate::element::content;
+use crate::element::invariants::{self, Findings};
 use crate::element::rows::Placement;
 use crate::error::Result;
 use crate::segment::{ScannedPayload, ScrubReport, SpaceStatus};
@@ -207,6 +208,12 @@ impl Store {
         put("segment_unrecoverable_total", load(&counters.unrecoverable));
         put("segments_created_total", load(&counters.segments_created));
         put("segments_freed_total", load(&self.core.upkeep_counters.segments_freed));
+    }
+
+    /// Recounts the metadata of one state that all faces saw: what is wrong, in sentences, at most FINDINGS_MAX of them, and how much there is in all.
+    /// Users go on meanwhile; memory grows with the number of elements, extents and chunks.
+    pub fn check(&self) -> Result<Findings> {
+        self.look(|rows| invariants::check(rows))
     }
 
     /// Verifies every payload and parity shard, repairs what differs. Counts by name. Blocks for as long as reading the pool takes.

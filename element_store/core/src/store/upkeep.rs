@@ -169,18 +169,20 @@ impl Core {
         let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.committer.start_after(u64::MAX).unwrap_or_default();
         // What is landed there holds the journal's tail, whatever a checkpoint says.
-        let gain = newest.position.min(self.oldest_landed()).saturating_sub(last.keep_from);
+        let gain = newest
+            .position
+            .min(self.oldest_landed(&self.snapshot()))
+            .saturating_sub(last.keep_from);
         let due = last.at.elapsed() >= CHECKPOINT_INTERVAL && newest.position > last.start.position;
         let short = used * 100 >= capacity * CHECKPOINT_PERCENT;
         due || (short && gain * 8 >= capacity) || (gain > 0 && self.wake.pressed[0].load(Ordering::SeqCst))
     }
 
-    /// The position of the oldest landed payload as readers see it; u64::MAX if there is none.
-    fn oldest_landed(&self) -> u64 {
+    /// The position of the oldest landed payload; u64::MAX if there is none.
+    fn oldest_landed(&self, rows: &dyn Rows) -> u64 {
         let (_, to) = keys::table(keys::LANDED_JOURNAL);
         let from = keys::landed_journal(self.landed_floor.load(Ordering::Relaxed));
-        let snapshot = self.committer.meta.snapshot();
-        let first = snapshot.range(&from, &to, false).next();
+        let first = rows.range(&from, &to, false).next();
         first.map_or(u64::MAX, |row| row.map_or(0, |(key, _)| keys::id_of(&key)))
     }
 
@@ -197,7 +199,11 @@ impl Core {
             .committer
             .start_after(manifest.sequence)
             .ok_or_else(|| Error::Damaged("no record is known before the checkpoint".into()))?;
-        let keep_from = self.oldest_landed().min(start.position);
+        let seen = self.snapshot();
+        let keep_from = self.oldest_landed(&seen).min(start.position);
+        // A change that gave up payloads may be lazy, and lost: then they are needed again.
+        self.committer.wait_durable(seen.sequence())?;
+        drop(seen);
         let used = segments_of(&manifest)?;
         let (tables, unused): (Vec<SegmentLayout>, Vec<SegmentLayout>) = self
             .segments

@@ -107,6 +107,11 @@ impl Judge {
         judge
     }
 
+    /// What comes next is drawn anew: of two copies, each may go another way.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = Seeded::new(seed);
+    }
+
     /// One operation on both sides.
     pub fn step(&mut self, a: &dyn FileSystem, b: &dyn FileSystem) -> Verdict {
         let both = [a, b];
