@@ -125,50 +125,64 @@ def clone_and_build(source: str) -> str:
 
 
 class Load:
-    """Programs that work on files of their own until they are told to end."""
+    """Programs that work on files of their own, each in a directory, until they are told to end."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, one_round: Callable[[Path, bytes], None]) -> None:
+        self.name = name
+        self.one_round = one_round
         self.rounds = 0
         self.problems: list[str] = []
         self.stop = threading.Event()
 
     def work(self, worker: int) -> None:
-        directory = MOUNT / "load" / str(worker)
+        directory = MOUNT / "load" / f"{self.name}-{worker}"
         directory.mkdir()
         try:
             while not self.stop.is_set():
-                self.one_round(directory, worker)
+                self.one_round(directory, f"{worker} {self.rounds} ".encode() * 3000)
                 self.rounds += 1
         except Exception as problem:
             self.problems.append(f"worker {worker}, round {self.rounds}: {problem!r}")
 
-    def one_round(self, directory: Path, worker: int) -> None:
-        content = f"{worker} {self.rounds} ".encode() * 3000
-        with open(directory / "new", "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(directory / "new", directory / "linked")
-        os.rename(directory / "new", directory / "file")
-        (directory / "sub").mkdir()
-        os.symlink("../file", directory / "sub" / "link")
-        must((directory / "sub" / "link").read_bytes() == content, "what was read was not written")
-        with open(directory / "file", "ab") as file:
-            file.write(b"more")
-        must((directory / "linked").stat().st_size == len(content) + 4, "the size is wrong")
-        (directory / "sub" / "link").unlink()
-        (directory / "sub").rmdir()
-        (directory / "linked").unlink()
+
+def do_everything(directory: Path, content: bytes) -> None:
+    with open(directory / "new", "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.link(directory / "new", directory / "linked")
+    os.rename(directory / "new", directory / "file")
+    (directory / "sub").mkdir()
+    os.symlink("../file", directory / "sub" / "link")
+    must((directory / "sub" / "link").read_bytes() == content, "what was read was not written")
+    with open(directory / "file", "ab") as file:
+        file.write(b"more")
+    must((directory / "linked").stat().st_size == len(content) + 4, "the size is wrong")
+    (directory / "sub" / "link").unlink()
+    (directory / "sub").rmdir()
+    (directory / "linked").unlink()
 
 
-def work_through_restarts(enough: str) -> str:
-    """The host restarts its daemon as it sees rounds go by, and makes a file when that is enough."""
-    load = Load()
+def rewrite(directory: Path, content: bytes) -> None:
+    """What may be done twice: a killed server does not know any more what it has answered, and version 3 has nothing to tell it by."""
+    with open(directory / "file", "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    with open(directory / "file", "r+b") as file:
+        file.write(b"again")
+    os.utime(directory / "file", (1, 2))
+    must((directory / "file").read_bytes() == b"again" + content[5:], "what was read was not written")
+
+
+def work_through_restarts(name: str, one_round: Callable[[Path, bytes], None], enough: str) -> str:
+    """The host ends its daemon and starts it again as it sees rounds go by, and makes a file when that is enough."""
+    load = Load(name, one_round)
     workers = [threading.Thread(target=load.work, args=(worker,)) for worker in range(3)]
     for worker in workers:
         worker.start()
     while not os.path.exists(enough) and not load.problems:
-        say(rounds=load.rounds)
+        say(load=name, rounds=load.rounds)
         time.sleep(1)
     load.stop.set()
     for worker in workers:
@@ -190,7 +204,8 @@ def main() -> None:
     if todo["fsx"]:
         step("fsx", lambda: fsx(todo["fsx"], todo["libraries"], todo["operations"]))
     step("git clone and a build", lambda: clone_and_build(todo["source"]))
-    step("the daemon restarts under load", lambda: work_through_restarts(todo["enough"]))
+    for name, one_round in (("stop", do_everything), ("kill", rewrite)):
+        step(f"the daemon restarts under load: {name}", lambda: work_through_restarts(name, one_round, f"{todo['enough']}-{name}"))  # noqa: B023
     step("everything can be removed", lambda: remove_all())
     step("unmount", lambda: run("umount", str(MOUNT)))
     finish()
