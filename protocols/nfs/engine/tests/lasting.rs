@@ -14,7 +14,7 @@ fn handles_and_cookies_survive_a_restart() {
     let mut client = world.client();
     let root = client.mount("/view").unwrap();
     for number in 0..50 {
-        client.create(&root, &format!("file{number}"), &Set::default()).unwrap();
+        client.create(&root, format!("file{number}"), &Set::default()).unwrap();
     }
     let (file, attributes) = client.lookup(&root, "file7").unwrap();
     let (entries, _) = client.readdirplus(&root, 0, 4096, 4096).unwrap();
@@ -183,7 +183,7 @@ fn many_changes_share_a_sync() {
             3,
             9,
             &Words::new()
-                .entry(&root, &format!("d{number}"))
+                .entry(&root, format!("d{number}"))
                 .int(0)
                 .int(0)
                 .int(0)
@@ -245,7 +245,7 @@ fn many_calls_at_once_are_all_answered() {
         .map(|worker| {
             let (mut client, root) = (world.client(), root.clone());
             thread::spawn(move || {
-                let (directory, _) = client.mkdir(&root, &format!("worker{worker}"), 0o755).unwrap();
+                let (directory, _) = client.mkdir(&root, format!("worker{worker}"), 0o755).unwrap();
                 for number in 0..60 {
                     let name = format!("file{number}");
                     let (file, _) = client.create(&directory, &name, &Set::default()).unwrap();

@@ -133,8 +133,8 @@ fn names_are_looked_up() {
     assert_eq!(client.lookup(&root, "..").unwrap().0, root, "nothing above the export");
     assert_eq!(client.lookup(&root, "none").map(drop), Err(NOENT));
     assert_eq!(client.lookup(&file, "x").map(drop), Err(NOTDIR));
-    assert_eq!(client.lookup(&root, &"x".repeat(256)).map(drop), Err(NAMETOOLONG));
-    assert_eq!(client.lookup(&root, &"x".repeat(255)).map(drop), Err(NOENT));
+    assert_eq!(client.lookup(&root, "x".repeat(256)).map(drop), Err(NAMETOOLONG));
+    assert_eq!(client.lookup(&root, "x".repeat(255)).map(drop), Err(NOENT));
     assert_eq!(client.lookup(&root, "a/b").map(drop), Err(INVAL));
     assert_eq!(client.lookup(&root, "").map(drop), Err(INVAL));
 }
@@ -290,7 +290,7 @@ fn directories_are_listed_in_pieces_of_any_size() {
     loop {
         let (entries, end) = client.readdir(&root, cookie, 512).unwrap();
         cookie = entries.last().unwrap().cookie;
-        names.extend(entries.into_iter().map(|entry| entry.name));
+        names.extend(entries.into_iter().map(Listed::text));
         if end {
             break;
         }
@@ -321,19 +321,24 @@ fn a_listing_goes_on_where_it_was_while_entries_come_and_go() {
     let staying: Vec<String> = (0..200).map(|number| format!("stays{number}")).collect();
     for (number, name) in staying.iter().enumerate() {
         client.create(&root, name, &Set::default()).unwrap();
-        client.create(&root, &format!("goes{number}"), &Set::default()).unwrap();
+        client.create(&root, format!("goes{number}"), &Set::default()).unwrap();
     }
     let (mut seen, mut cookie, mut round) = (Vec::new(), 0, 0);
     loop {
         let (entries, end) = client.readdirplus(&root, cookie, 8192, 2048).unwrap();
         cookie = entries.last().map_or(cookie, |entry| entry.cookie);
         // What was listed last is removed too: its cookie still says where to go on.
-        for entry in entries.iter().filter(|entry| entry.name.starts_with("goes")) {
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(b"goes")) {
             client.remove(&root, &entry.name);
         }
-        client.remove(&root, &format!("goes{}", 199 - round));
-        client.create(&root, &format!("comes{round}"), &Set::default()).unwrap();
-        seen.extend(entries.into_iter().map(|entry| entry.name).filter(|name| name.starts_with("stays")));
+        client.remove(&root, format!("goes{}", 199 - round));
+        client.create(&root, format!("comes{round}"), &Set::default()).unwrap();
+        seen.extend(
+            entries
+                .into_iter()
+                .map(|entry| entry.name)
+                .filter(|name| name.starts_with(b"stays")),
+        );
         round += 1;
         if end || round > 500 {
             break;

@@ -212,6 +212,12 @@ pub struct Listed {
     pub handle: Option<Handle>,
 }
 
+impl Listed {
+    pub fn text(self) -> String {
+        String::from_utf8(self.name).unwrap()
+    }
+}
+
 pub struct Client {
     pub stream: TcpStream,
     pub xid: u32,
@@ -490,7 +496,7 @@ impl Client {
         loop {
             let (entries, end) = self.readdirplus(directory, cookie, bytes, bytes).unwrap();
             cookie = entries.last().map_or(cookie, |entry| entry.cookie);
-            names.extend(entries.into_iter().map(|entry| String::from_utf8(entry.name).unwrap()));
+            names.extend(entries.into_iter().map(Listed::text));
             if end {
                 return names;
             }
