@@ -1,6 +1,6 @@
 """Run one experiment by hand:
 
-python -m tests.proof.powerloss --subject store|daemon|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
+python -m tests.proof.powerloss --subject store|daemon|files|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.proof.load import Mix
 from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, explore
+from tests.proof.powerloss.file_subject import FileSubject
 from tests.proof.powerloss.store_subject import StoreSubject
 from tests.proof.powerloss.subject import Subject
 from tests.proof.powerloss.toy import Toy
@@ -21,7 +22,7 @@ from tests.proof.powerloss.toy import Toy
 
 def main() -> None:
     options = _options()
-    subjects: dict[str, Subject] = {"store": StoreSubject(), "daemon": DaemonSubject(), "toy": Toy()}
+    subjects: dict[str, Subject] = {"store": StoreSubject(), "daemon": DaemonSubject(), "files": FileSubject(), "toy": Toy()}
     mix = Mix(multipart=0, abort=0, size_max=262_144) if options.subject == "toy" else Mix()
     plan = Plan(
         devices=options.devices,
@@ -33,7 +34,7 @@ def main() -> None:
         mix=mix,
         lost_devices=options.lost,
         liars=options.liars,
-        keep_state=options.subject == "daemon",
+        keep_state=options.subject in ("daemon", "files"),
     )
     directory = options.keep or Path(tempfile.mkdtemp(prefix="powerloss-"))
     try:
@@ -49,7 +50,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.powerloss", description="Judge a store by the crash states of recorded devices.")
-    parser.add_argument("--subject", choices=("store", "daemon", "toy"), default="store")
+    parser.add_argument("--subject", choices=("store", "daemon", "files", "toy"), default="store")
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--device-mib", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=8.0, help="of load")

@@ -12,15 +12,17 @@ import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.proof.files import Written
 from tests.proof.history import History
 from tests.proof.judge import Verdict, judge
 from tests.proof.load import Load, Mix
 from tests.proof.powerloss.blklog import NOTHING, SURVIVALS, Recording, Survival, crash_state
 from tests.proof.powerloss.rig import Cut, Drives
-from tests.proof.powerloss.subject import Session, Subject
+from tests.proof.powerloss.subject import Diarist, Session, Subject
 
 SETTLE_SECONDS = 0.3
 STATE_SECONDS_MAX = 120.0
@@ -57,6 +59,7 @@ class Report:
     lying_states: int = 0
     lying_faulty: int = 0
     acknowledged: int = 0
+    unsynced: int = 0
     undecided_writes: int = 0
     flushes: int = 0
     recorded_bytes: int = 0
@@ -70,7 +73,7 @@ class Report:
         times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items())
         return (
             f"{self.states} crash states, {self.faulty} faulty; lying drives: {self.lying_faulty} of {self.lying_states} caught; "
-            f"{self.acknowledged} operations acknowledged, {self.flushes} flushes, {self.undecided_writes} undecided writes, "
+            f"{self.acknowledged} operations acknowledged, {self.unsynced} not synced, {self.flushes} flushes, {self.undecided_writes} undecided writes, "
             f"{self.recorded_bytes >> 20} MiB recorded; {work}; {times}"
         )
 
@@ -108,23 +111,24 @@ def explore(subject: Subject, plan: Plan, directory: Path) -> Report:
     started = time.monotonic()
     drives = Drives(directory / "drives", plan.devices, plan.device_bytes)
     with drives:
-        history, cuts = _record(subject, plan, drives, directory / RECORDED_STATE, report)
+        history, written, cuts = _record(subject, plan, drives, directory / RECORDED_STATE, report)
         report.recorded_bytes = drives.recorded_bytes()
     report.seconds["record"] = time.monotonic() - started
     if not report.load_errors:
-        _judge_all(subject, plan, drives, history, cuts, directory, report)
+        _judge_all(subject, plan, drives, (history, written), cuts, directory, report)
     report.seconds["total"] = time.monotonic() - started
     return report
 
 
-def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: Report) -> tuple[History, Sequence[Cut]]:
+def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: Report) -> tuple[History, Written, Sequence[Cut]]:
     """Run the load and cut it at even distances. The formatted, idle subject comes before the first cut."""
     state.mkdir(parents=True)
     session = subject.start(drives.paths, state, first=True)
     cuts: list[Cut] = []
+    diary = session.diary() if isinstance(session, Diarist) else None
     try:
         time.sleep(SETTLE_SECONDS)
-        with Load(session.client, threads=plan.threads, seed=plan.seed, mix=plan.mix) as load:
+        with diary or nullcontext(), Load(session.client, threads=plan.threads, seed=plan.seed, mix=plan.mix) as load:
             for _ in range(plan.samples):
                 load.run_for(plan.seconds / plan.samples)
                 cuts.append(_cut(plan, drives, session, state, len(cuts)))
@@ -132,9 +136,11 @@ def _record(subject: Subject, plan: Plan, drives: Drives, state: Path, report: R
         history = load.history
     finally:
         session.stop()
-    report.load_errors = history.errors
+    written = diary.written if diary else Written()
+    report.load_errors = history.errors + written.errors
     report.acknowledged = history.acknowledged()
-    return history, cuts
+    report.unsynced = len(written.entries)
+    return history, written, cuts
 
 
 def _cut(plan: Plan, drives: Drives, session: Session, state: Path, number: int) -> Cut:
@@ -159,10 +165,10 @@ def _sockets(directory: str, names: list[str]) -> list[str]:
 
 
 def _judge_all(
-    subject: Subject, plan: Plan, drives: Drives, history: History, cuts: Sequence[Cut], directory: Path, report: Report
+    subject: Subject, plan: Plan, drives: Drives, histories: tuple[History, Written], cuts: Sequence[Cut], directory: Path, report: Report
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(plan.workers, mp_context=context, initializer=_adopt, initargs=(history,)) as pool:
+    with ProcessPoolExecutor(plan.workers, mp_context=context, initializer=_adopt, initargs=histories) as pool:
         for lying in (False, True):
             wanted = plan.lying_states if lying else plan.states
             jobs_per_cut = _share(wanted, len(cuts))
@@ -232,12 +238,13 @@ def _count(report: Report, outcome: _Outcome, lying: bool, where: str) -> None:
 
 
 _history: History | None = None
+_written = Written()
 
 
-def _adopt(history: History) -> None:
+def _adopt(history: History, written: Written) -> None:
     """Runs once per worker process; the history is large and the same for all states."""
-    global _history
-    _history = history
+    global _history, _written
+    _history, _written = history, written
 
 
 def _judge_state(job: _Job) -> _Outcome:
@@ -279,6 +286,8 @@ def _start_and_judge(job: _Job, devices: Sequence[Path], verdict: Verdict) -> fl
         found = judge(client, _history, job.before_ns, job.after_ns)
         client.close()
         verdict.keys, verdict.faults = found.keys, found.faults
+        if isinstance(session, Diarist):
+            verdict.faults += session.diary_faults(_written, job.before_ns, job.after_ns)
         for sentence in session.damage():
             verdict.add("damaged", sentence)
     finally:

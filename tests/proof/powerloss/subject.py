@@ -1,15 +1,16 @@
 """What is put on recorded devices: anything that can be opened on device paths and spoken to as a `Client`.
 
-A subject is a picklable recipe, because crash states are opened in worker processes. Three exist: the toy (proves the instrument), the
-store through its Python API, and the whole daemon.
+A subject is a picklable recipe, because crash states are opened in worker processes. Four exist: the toy (proves the instrument), the
+store through its Python API, the whole daemon by S3, and by S3 and files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from tests.proof.files import Diary, Written
 from tests.proof.load import Client
 
 
@@ -36,6 +37,17 @@ class Session(Protocol):
 
     def stop(self) -> None:
         """End it; gracefully or not, the recording does not care."""
+        ...
+
+
+@runtime_checkable
+class Diarist(Protocol):
+    """A session that also has something to write that it does not sync."""
+
+    def diary(self) -> Diary: ...
+
+    def diary_faults(self, written: Written, before_ns: int, after_ns: int) -> Sequence[str]:
+        """What is wrong with what a crash between the two moments left of it, one sentence each."""
         ...
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, Report, explore
+from tests.proof.powerloss.file_subject import FileSubject
 from tests.proof.powerloss.rig import missing_tools
 from tests.proof.powerloss.store_subject import StoreSubject
 from tests.proof.powerloss.subject import Subject
@@ -29,10 +30,15 @@ EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
         Plan(devices=6, seconds=6, samples=15, states=30, seed=4, lost_devices=2, lying_states=0),
     ),
     "daemon 4+2": (DaemonSubject(), Plan(devices=6, seconds=8, samples=10, states=30, seed=5, lying_states=4, keep_state=True)),
+    "files and S3 of a daemon 4+2": (
+        FileSubject(),
+        Plan(devices=6, seconds=10, samples=10, states=30, seed=9, lying_states=4, keep_state=True),
+    ),
 }
 LOSSES = ("lost", "older", "undeleted")
 OPERATIONS_MIN = 100
 UNDECIDED_MIN = 20
+FREED = "segments_freed_total"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -50,8 +56,16 @@ def run(subject: Subject, plan: Plan, directory: Path) -> Report:
     assert report.load_errors == []
     assert report.acknowledged >= OPERATIONS_MIN, "too little load to judge anything"
     assert report.states == plan.states
-    assert report.work and all(report.work.values()), f"nothing was cut in the middle of some background work: {report.work}"
+    # Files are slower than S3 here: they do not always give a whole segment back. The other experiments do.
+    expected = {name: count for name, count in report.work.items() if not (isinstance(subject, FileSubject) and name == FREED)}
+    assert expected and all(expected.values()), f"nothing was cut in the middle of some background work: {report.work}"
     return report
+
+
+def test_files_of_a_daemon_whose_flushes_are_left_out_are_caught(tmp_path: Path) -> None:
+    plan = Plan(devices=6, seconds=4, samples=4, states=8, seed=10, lying_states=0)
+    report = run(FileSubject(leave_out_flushes=True), plan, tmp_path)
+    assert any(fault.split(": ")[1] in LOSSES for fault in report.faults), report.faults
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
