@@ -17,6 +17,11 @@ REFUSED = (errno.EAGAIN, errno.EACCES)
 CALLED_BACK_SECONDS_MAX = 15.0
 """The kernel's client looks by itself only every 30 seconds."""
 LOCKER = str(Path(__file__).with_name("locker.py"))
+NFSD_START = """
+echo 10 > /proc/fs/nfsd/nfsv4leasetime
+echo 10 > /proc/fs/nfsd/nfsv4gracetime
+exportfs -ra
+rpc.nfsd --no-nfs-version 3 --nfs-version 4.2 4"""
 CONTENT = "written by version 4"
 
 
@@ -107,11 +112,11 @@ class Machines:
         said = self.daemon.ask("export", "--nfsd", "--host", self.clients[0].server)
         self.line = next(line.strip() for line in said.splitlines() if line.strip().startswith("mount "))
         shell("""
-            echo 10 > /proc/fs/nfsd/nfsv4leasetime
-            echo 10 > /proc/fs/nfsd/nfsv4gracetime
-            exportfs -ra
-            rpc.mountd --no-nfs-version 3
-            rpc.nfsd --no-nfs-version 3 --nfs-version 4.2 4""")
+            mkdir -p /run/rpc_pipefs /var/lib/nfs/nfsdcld
+            mount -t rpc_pipefs pipes /run/rpc_pipefs
+            nfsdcld
+            rpc.mountd --no-nfs-version 3""")
+        shell(NFSD_START)
         return run("exportfs", "-s").strip()
 
     def use_version_4(self) -> str:
@@ -132,15 +137,15 @@ class Machines:
         return f"fsx: {self.todo['operations']} operations" if self.todo["fsx"] else ""
 
     def restart_below_kernel(self) -> str:
-        """A client's open file outlives the daemon that it is of: its handle is good for the next mount."""
+        """A client's open file outlives the daemon: its handle is good for the next mount, once the kernel's server let go of the last one."""
         locker = Locker(
             self.clients[1].program(self.line.replace("10.1.1.1", "10.1.2.1"), sys.executable, LOCKER, "/mnt/by-4", locks=False)
         )
         must(locker.read(len(CONTENT)) == CONTENT, "the file has something else in it")
-        shell("exportfs -f")
+        shell("rpc.nfsd 0; exportfs -f")
         self.daemon.kill()
         self.daemon.start()
-        shell("exportfs -ra")
+        shell(NFSD_START)
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         must(locker.read(len(CONTENT)) == CONTENT, "after a restart the file has something else in it")
         locker.close()
