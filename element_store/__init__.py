@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from element_store import _core, interface
-from element_store.interface import SMALL_BYTES_MAX, Buffer, ElementStore
+from element_store.files import FileSystem
+from element_store.interface import NAMING, SMALL_BYTES_MAX, Buffer, ElementStore
 from element_store.types import (
     Attributes,
     Closed,
@@ -27,6 +28,7 @@ from element_store.types import (
     Invalid,
     Kind,
     LimitExceeded,
+    Naming,
     NotFound,
     OutOfSpace,
     Page,
@@ -56,10 +58,12 @@ __all__ = [
     "DigestMismatch",
     "Element",
     "ElementStore",
+    "FileSystem",
     "Findings",
     "Invalid",
     "Kind",
     "LimitExceeded",
+    "Naming",
     "NotFound",
     "OutOfSpace",
     "Page",
@@ -197,6 +201,10 @@ class Store:
         """
         return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
 
+    def files(self, *, strict: bool = False) -> FileSystem:
+        """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
+        return self._core.files(strict)
+
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
         return await self._core.create_view(name, attributes)
@@ -231,8 +239,9 @@ class Store:
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
-        return await self._core.put(view, key, data, attributes, digests, expected, condition, versioning)
+        return await self._core.put(view, key, data, attributes, digests, expected, condition, versioning, naming)
 
     def stage(self, *, digests: Collection[str] = ("md5",), size_hint: int | None = None) -> Staged:
         return Staged(self._core.stage(digests))
@@ -247,8 +256,9 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
-        return await self._core.publish(view, key, _staged(staged), attributes, digests, condition, versioning)
+        return await self._core.publish(view, key, _staged(staged), attributes, digests, condition, versioning, naming)
 
     async def _open_content(self, view: str, key: bytes, *, version: int | None = None) -> Content:
         return Content(await self._core.open_content(view, key, version))
@@ -285,8 +295,9 @@ class Store:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
-        return await self._core.copy(_content(source), view, key, attributes, digests, condition, versioning)
+        return await self._core.copy(_content(source), view, key, attributes, digests, condition, versioning, naming)
 
     async def digest(self, source: interface.Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
         return await self._core.digest(_content(source), start, stop, digests)
@@ -357,8 +368,9 @@ class Store:
         composite: bool,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
-        return await self._core.complete_upload(view, key, upload_id, parts, etag_digest, digests, composite, condition, versioning)
+        return await self._core.complete_upload(view, key, upload_id, parts, etag_digest, digests, composite, condition, versioning, naming)
 
     async def abort_upload(self, view: str, key: bytes, upload_id: str) -> None:
         await self._core.abort_upload(view, key, upload_id)
@@ -415,3 +427,4 @@ def _staged(staged: interface.Staged) -> _core.Staged:
 
 
 _: type[ElementStore] = Store
+__: type[FileSystem] = _core.Files

@@ -15,6 +15,7 @@ from element_store.types import (
     Deletion,
     Element,
     Findings,
+    Naming,
     Page,
     Part,
     PoolStatus,
@@ -26,6 +27,7 @@ from element_store.types import (
 )
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+NAMING = Naming()
 
 
 class Content(Protocol):
@@ -106,6 +108,7 @@ class ElementStore(Protocol):
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         """Store small content (at most `SMALL_BYTES_MAX`) in one step. Computes and keeps `digests`; `expected` is compared first (DigestMismatch)."""
         ...
@@ -122,6 +125,7 @@ class ElementStore(Protocol):
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         """Give finished content a name. `digests`: what to keep with it (must hold `md5`)."""
         ...
@@ -167,6 +171,7 @@ class ElementStore(Protocol):
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         """Share the source's content under another key; no bytes are copied."""
         ...
@@ -235,6 +240,7 @@ class ElementStore(Protocol):
         composite: bool,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         """Concatenate the parts (number, etag) by reference and publish. Raises Invalid naming a part that is absent or has another ETag.
 

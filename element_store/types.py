@@ -67,6 +67,16 @@ class Versioning(enum.StrEnum):
     """It is kept unless it is the null version; what is new is the null version, of which a key has at most one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How a key is put into the tree of files."""
+
+    directory_mode: int = 0o755
+    """Of the directories that the key makes; they have the element's owner. In a directory with the set-group-id bit all get its group."""
+    inherit: bool = False
+    """What is replaced hands on its owner, mode and the extended attributes that S3 has no word for."""
+
+
 class Kind(enum.StrEnum):
     DIRECTORY = "directory"
     FILE = "file"

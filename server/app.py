@@ -1,7 +1,7 @@
 """The composition root: opens the store, makes sure that root can sign, serves S3 and admin in one event loop, and drains.
 
 Order is the point of this module. Start: lock, sockets, store, root credentials, mount, NFS, servers, ready. Stop: not ready, S3 stops accepting,
-requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, NFS stops, the mount ends, the store closes, the lock is released. A
+requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, NFS stops, the mounts end, the store closes, the lock is released. A
 second signal cuts off at once.
 Nothing else in the package knows all the parts.
 """
@@ -31,7 +31,7 @@ from server.config import Settings
 from server.daemon import Daemon, Phase
 from server.errors import UserError
 from server.listen import Server, bind_tcp, bind_unix, make_server
-from server.mount import mounted
+from server.mount import Mounts, mounted
 from server.nfs import exported
 from server.state import Credentials, StateDirectory, new_credentials
 from server.store import open_store
@@ -103,13 +103,18 @@ def _daemon(settings: Settings, state: StateDirectory, store: ElementStore) -> D
     registry = CollectorRegistry()
     collector = StoreCollector(store)
     registry.register(collector)
+    # Only where there is another face to share them with: mounts are quicker with locks of their own.
+    mounts = Mounts(store, settings.file, shared_locks=settings.nfs.shares_locks)
     ProcessCollector(namespace="trefoil", registry=registry)
-    return Daemon(settings, state, store, Authenticator(store), registry, collector)
+    return Daemon(settings, state, store, Authenticator(store), registry, collector, mounts)
 
 
 def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.socket, unix_listener: socket.socket) -> Servers:
     settings = daemon.settings
-    gateway = S3Gateway(daemon.store, daemon.accounts, S3Config(region=settings.s3.region, domains=tuple(settings.s3.domains)))
+    config = S3Config(
+        region=settings.s3.region, domains=tuple(settings.s3.domains), key_policy=settings.s3.key_policy, identity=settings.identity.map()
+    )
+    gateway = S3Gateway(daemon.store, daemon.accounts, config)
     s3_app = S3Telemetry(gateway, S3Metrics(daemon.registry), access_log=settings.log.access)
     admin_app = cast(Asgi, create_admin(daemon))
     gated_app = TokenGate(admin_app, daemon.state.token(), PROBES | {"/metrics"} if settings.admin.metrics_open else PROBES)
@@ -135,10 +140,10 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
 
 @asynccontextmanager
 async def _faces(daemon: Daemon) -> AsyncIterator[None]:
-    """The file faces. They share locks only where there are two: the mount is quicker with locks of its own."""
+    """The file faces."""
     settings = daemon.settings
     async with (
-        mounted(daemon.store, settings.file, shared_locks=settings.nfs.shares_locks),
+        mounted(daemon.mounts, settings.file),
         exported(daemon.store, settings.nfs, daemon.state) as nfs,
     ):
         if nfs:

@@ -49,6 +49,9 @@ class AdminClient:
         """`patient`: the answer may take hours."""
         return self._request("POST", path, body, None if patient else TIMEOUT_SECONDS)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._request("PATCH", path, body)
+
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
 

@@ -18,6 +18,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from protocols.auth import AccountError
+from protocols.auth.accounts import UID_MAX, check_modes
+from protocols.auth.identity import ORDINARY_ID, IdentityMap
+from protocols.s3.config import KeyPolicy
 from server.errors import UserError
 
 ENV_PREFIX = "TREFOIL_"
@@ -115,6 +119,10 @@ class S3Section(TlsSection):
     listen: Address = Field("127.0.0.1:9000", description="Where S3 listens. Anything but loopback should have TLS.")
     region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,32}$", description="Region that clients sign for.")
     domains: Words = Field([], description="Domains whose subdomains are buckets (virtual-host style); path style always works.")
+    key_policy: KeyPolicy = Field(
+        KeyPolicy.S3,
+        description='Of new buckets made by S3. "s3": every legal key. "posix": only keys that are paths of files; docs/NAMESPACE.md.',
+    )
     connections_max: int = Field(4096, ge=1, le=1_000_000, description="Connections beyond this are answered 503.")
 
 
@@ -122,6 +130,52 @@ class FileSection(Section):
     mount: Path | None = Field(None, description="Directory on which all buckets are mounted as files, by FUSE. Empty: nowhere.")
     read_only: bool = Field(False, description="Mount for reading only.")
     strict: bool = Field(False, description="Changes by files are durable when they return, not within a second or with fsync.")
+    engine: Literal["native", "pyfuse3"] = Field(
+        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, several times slower."
+    )
+
+
+def _own(own: int) -> int:
+    """The daemon's own, unless it is root's."""
+    return own or ORDINARY_ID
+
+
+def _mode(value: object) -> object:
+    """Octal digits, as chmod takes them."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
+        raise ValueError(f'{value!r} is no mode: write its octal digits as text, such as "0644"')
+    return value
+
+
+Mode = Annotated[str, BeforeValidator(_mode)]
+
+
+class IdentitySection(Section):
+    uid: int = Field(
+        default_factory=lambda: _own(os.geteuid()),
+        ge=1,
+        le=UID_MAX,
+        description="Owner of files that S3 writes make, for users with uid 0 such as root. Empty: the daemon's own uid, 1000 if that is root's.",
+    )
+    gid: int = Field(
+        default_factory=lambda: _own(os.getegid()),
+        ge=1,
+        le=UID_MAX,
+        description="Their group, for users with gid 0. Empty: the daemon's own gid, 1000 if that is root's.",
+    )
+    file_mode: Mode = Field("0644", description="Permissions of files that S3 writes make, unless the user has others (trefoil user set).")
+    directory_mode: Mode = Field("0755", description="Permissions of the directories that their keys imply, and of buckets.")
+
+    @model_validator(mode="after")
+    def _readable(self) -> IdentitySection:
+        try:
+            check_modes(int(self.file_mode, 8), int(self.directory_mode, 8))
+        except AccountError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def map(self) -> IdentityMap:
+        return IdentityMap(self.uid, self.gid, int(self.file_mode, 8), int(self.directory_mode, 8))
 
 
 class ExportSection(Section):
@@ -209,6 +263,7 @@ class Settings(BaseSettings):
     s3: S3Section = S3Section()
     file: FileSection = FileSection()
     nfs: NfsSection = NfsSection()
+    identity: IdentitySection = Field(default_factory=IdentitySection)
     admin: AdminSection = AdminSection()
     log: LogSection = LogSection()
     limits: LimitsSection = LimitsSection()

@@ -25,6 +25,8 @@ EXAMPLES: dict[str, Any] = {
     "nfs.portmapper": "0.0.0.0:111",
     "nfs.export.path": "/bucket",
     "nfs.export.clients": ["10.1.0.0/16"],
+    "identity.uid": 1000,
+    "identity.gid": 1000,
     "admin.certificate": "/etc/trefoil/admin.crt",
     "admin.private_key": "/etc/trefoil/admin.key",
 }

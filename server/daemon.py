@@ -12,6 +12,7 @@ from element_store.interface import ElementStore
 from protocols.auth import Authenticator
 from protocols.nfs import NfsServer
 from server.config import Settings
+from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
 
@@ -31,6 +32,7 @@ class Daemon:
     """The gateway's own: its caches must see every change of a key."""
     registry: CollectorRegistry
     collector: StoreCollector
+    mounts: Mounts
     phase: Phase = Phase.STARTING
     started: float = field(default_factory=time.monotonic)
     nfs: NfsServer | None = None

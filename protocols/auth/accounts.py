@@ -10,7 +10,8 @@ import json
 import re
 import secrets
 import string
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from element_store.interface import ElementStore
 from element_store.types import Conflict
@@ -27,6 +28,9 @@ KIND_USER = "user"
 ROOT_ID = "root"
 SECRET_LENGTH = 40
 UID_MAX = 2**32 - 2
+FILE_MODE_MAX = 0o777
+DIRECTORY_MODE_MAX = 0o2777
+"""The set-group-id bit makes a directory hand its group on; nothing that S3 writes is set-user-id or sticky."""
 
 _USER_ID = re.compile(r"[A-Za-z0-9_.@$+=,-]{1,128}")
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9_.-]{3,128}")
@@ -40,6 +44,9 @@ class User:
     email: str
     uid: int
     gid: int
+    file_mode: int | None = None
+    """Of what the user writes through S3; None: as the identity map says (`protocols.auth.identity`), also for uid and gid 0."""
+    directory_mode: int | None = None
 
     @property
     def is_root(self) -> bool:
@@ -76,12 +83,29 @@ def _decode_user(value: bytes) -> User:
         email=str(fields["email"]),
         uid=int(fields["uid"]),
         gid=int(fields["gid"]),
+        file_mode=fields.get("file_mode"),
+        directory_mode=fields.get("directory_mode"),
     )
 
 
 def _decode_key(value: bytes) -> AccessKey:
     fields = json.loads(value)
     return AccessKey(access_key=str(fields["access_key"]), secret_key=str(fields["secret_key"]), user_id=str(fields["user_id"]))
+
+
+def _check_identity(user: User) -> None:
+    if not (0 <= user.uid <= UID_MAX and 0 <= user.gid <= UID_MAX):
+        raise AccountError(f"uid and gid must lie between 0 and {UID_MAX}")
+    check_modes(user.file_mode, user.directory_mode)
+
+
+def check_modes(file_mode: int | None, directory_mode: int | None) -> None:
+    """Raises AccountError."""
+    if file_mode is not None and (not 0 <= file_mode <= FILE_MODE_MAX or not file_mode & 0o400):
+        raise AccountError("a file mode is 0400 to 0777 in octal digits, and lets the owner read")
+    mode = directory_mode
+    if mode is not None and (not 0 <= mode <= DIRECTORY_MODE_MAX or mode & 0o500 != 0o500 or mode & 0o1000):
+        raise AccountError("a directory mode is 0500 to 0777, or 2500 to 2777, in octal digits, and lets the owner read and enter")
 
 
 def _random(alphabet: str, length: int) -> str:
@@ -127,17 +151,24 @@ class Accounts:
 
     # What an operator does
     async def create_user(
-        self, user_id: str, *, display_name: str = "", email: str = "", uid: int | None = None, gid: int | None = None
+        self,
+        user_id: str,
+        *,
+        display_name: str = "",
+        email: str = "",
+        uid: int | None = None,
+        gid: int | None = None,
+        file_mode: int | None = None,
+        directory_mode: int | None = None,
     ) -> User:
-        """Raises AccountError if the id is taken or malformed."""
+        """Raises AccountError if the id is taken or malformed, or an owner or mode is none."""
         if not _USER_ID.fullmatch(user_id):
             raise AccountError(f"{user_id!r} is not a user id: use 1 to 128 letters, digits or _.@$+=,-")
         if uid is None:
             uid = max([FIRST_UID - 1, *(user.uid for user in await self.list_users())]) + 1
         gid = uid if gid is None else gid
-        if not (0 <= uid <= UID_MAX and 0 <= gid <= UID_MAX):
-            raise AccountError(f"uid and gid must lie between 0 and {UID_MAX}")
-        user = User(user_id, display_name or user_id, email, uid, gid)
+        user = User(user_id, display_name or user_id, email, uid, gid, file_mode, directory_mode)
+        _check_identity(user)
         try:
             await self._store.put_record(KIND_USER, user_id, _encode(user), must_be_new=True)
         except Conflict:
@@ -158,6 +189,17 @@ class Accounts:
             await self._store.delete_record(KIND_KEY, key.access_key)
         await self._store.delete_record(KIND_USER, user_id)
         self._forget()
+
+    async def set_identity(self, user_id: str, changes: Mapping[str, int | None]) -> User:
+        """Changes uid, gid, file_mode or directory_mode: of what the user writes from now on. Raises AccountError."""
+        user = await self.user(user_id)
+        if user is None:
+            raise AccountError(f"there is no user {user_id}")
+        changed = replace(user, **changes)  # type: ignore[arg-type]
+        _check_identity(changed)
+        await self._store.put_record(KIND_USER, user_id, _encode(changed))
+        self._forget()
+        return changed
 
     async def create_key(self, user_id: str, access_key: str | None = None, secret_key: str | None = None) -> AccessKey:
         """Raises AccountError if the user is unknown, has too many keys, or the key is taken or malformed."""

@@ -1,31 +1,118 @@
-"""The namespace as a Linux mount. The engine is native (`engine/`, a crate): requests of the kernel never enter Python."""
+"""The namespace as a Linux mount, by one of two engines that serve the same calls.
+
+`native` (`engine/`, a crate) is the default: requests of the kernel never enter Python. `pyfuse3` (`pyfuse3_engine/`) is libfuse with handlers in
+Python; what it cannot do is in its docstring.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import enum
+import os
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from element_store import Store, _core
+from element_store import Refused, Store, _core
+from element_store.files import ROOT
+from protocols.fuse import kernel
+
+
+class Engine(enum.StrEnum):
+    NATIVE = "native"
+    PYFUSE3 = "pyfuse3"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """None: as root usually wants it, or any other user who may not ask for it."""
+
+    engine: Engine = Engine.NATIVE
+    view: str | None = None
+    """The bucket that is the mount's root; all of them are below it without."""
+    read_only: bool = False
+    strict: bool = False
+    """Changes are durable when they return."""
+    allow_other: bool | None = None
+    """Other users than the one who mounts. Permissions are checked by the kernel always."""
+    set_id: bool | None = None
+    """Honour set-user-id and set-group-id bits. Only root may ask."""
+    devices: bool | None = None
+    """Open character and block devices. Only root may ask."""
+    shared_locks: bool = False
+    """Locks are those of all faces of the store. Without, and with pyfuse3 always, the kernel keeps them among its own processes, which is quicker."""
+
+
+class _Session(Protocol):
+    def end(self) -> Awaitable[None]: ...
 
 
 class Mount:
-    """All view roots of a store, mounted on a directory. To be ended before the store is closed."""
+    """Mounted on a directory. To be ended before the store is closed."""
 
-    __slots__ = ("_core", "path")
+    __slots__ = ("_mounted", "_session", "options", "path")
 
-    def __init__(self, core: _core.FuseMount, path: Path) -> None:
+    def __init__(self, session: _Session, path: Path, options: Options) -> None:
         """For `start` only."""
-        self._core = core
+        self._session = session
+        self._mounted = kernel.mounted(path)
         self.path = path
+        self.options = options
+
+    @property
+    def is_mounted(self) -> bool:
+        """Not any more if somebody else unmounted it; it is to be ended all the same."""
+        return self._mounted is not None and kernel.mounted(self.path) == self._mounted
 
     @classmethod
-    async def start(cls, store: Store, path: Path, *, read_only: bool = False, strict: bool = False, shared_locks: bool = False) -> Mount:
-        """Returns when it can be used. Mounted by root it is for all users. Raises Refused.
-
-        `strict`: changes are durable when they return. `shared_locks`: locks are those of all faces of the store; without, the kernel keeps them
-        among its own processes, which is quicker.
-        """
-        return cls(await _core.FuseMount.start(store._core, path, read_only, strict, shared_locks), path)
+    async def start(cls, store: Store, path: Path, options: Options | None = None) -> Mount:
+        """Returns when it can be used. Raises Refused; NotFound for a view that there is not."""
+        options = options or Options()
+        root = ROOT if options.view is None else (await store.view(options.view)).id
+        start = _native if options.engine is Engine.NATIVE else _pyfuse3
+        session = await start(store, path, root, options)
+        return cls(session, await asyncio.to_thread(path.resolve), options)
 
     async def end(self) -> None:
         """Unmounts, also what is in use. Raises Refused if requests are stuck in the store; Invalid the second time."""
-        await self._core.end()
+        await self._session.end()
+
+
+async def _native(store: Store, path: Path, root: int, options: Options) -> _Session:
+    wanted = (options.read_only, options.strict, options.allow_other, options.set_id, options.devices, options.shared_locks)
+    return await _core.FuseMount.start(store._core, path, root, *wanted)
+
+
+async def _pyfuse3(store: Store, path: Path, root: int, options: Options) -> _Session:
+    # Loaded by those who ask for it alone: it may not be installed, and brings trio with it.
+    try:
+        from protocols.fuse.pyfuse3_engine import session
+    except ImportError as error:
+        raise Refused(_missing(error)) from None
+    is_root = os.geteuid() == 0
+    allow_other, set_id, devices = (is_root if wish is None else wish for wish in (options.allow_other, options.set_id, options.devices))
+    wanted = session.Options(root, options.read_only, allow_other, set_id, devices)
+    return _Aside(await asyncio.to_thread(session.Session, store.files(strict=options.strict), path, wanted))
+
+
+def _missing(error: ImportError) -> str:
+    if "libfuse3" in str(error):
+        return f"the engine pyfuse3 cannot be used: it needs the library libfuse3 (Debian: libfuse3-3): {error}"
+    if error.name == "pyfuse3":
+        return "the engine pyfuse3 cannot be used: its package is not installed; see docs/OPERATIONS.md, or use the engine native"
+    return f"the engine pyfuse3 cannot be used: {error}"
+
+
+class _Blocking(Protocol):
+    def end(self) -> None: ...
+
+
+class _Aside:
+    """A session whose calls block, for an event loop."""
+
+    def __init__(self, session: _Blocking) -> None:
+        self._session = session
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self._session.end)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
+
+from protocols.auth.identity import IdentityMap
+
+
+class KeyPolicy(enum.StrEnum):
+    """Which keys a bucket takes."""
+
+    S3 = "s3"
+    """Every legal one: what has no path, or shares one with a directory, files find in `.keys` of the bucket's directory."""
+    POSIX = "posix"
+    """Those that are paths of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +29,7 @@ class S3Config:
     """Of one object."""
     put_bytes_max: int = 5 * 1024**3
     """Of one PutObject or UploadPart."""
+    key_policy: KeyPolicy = KeyPolicy.S3
+    """Of buckets made without one."""
+    identity: IdentityMap = field(default_factory=IdentityMap)
+    """Whose files requests make."""

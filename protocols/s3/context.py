@@ -14,6 +14,7 @@ from element_store.interface import Content, ElementStore
 from element_store.types import Attributes, NotFound, Versioning, View
 from protocols.auth.accounts import ROOT_ID, User
 from protocols.auth.authenticator import Authenticator
+from protocols.auth.identity import Identity
 from protocols.s3.acl import Access, acl_of, allows
 from protocols.s3.config import S3Config
 from protocols.s3.errors import S3Error
@@ -110,6 +111,10 @@ class Context:
         """The caller owns the bucket; if not, the objects' own lists decide. Raises NotFound."""
         bucket = await self.bucket(name)
         return request.user is not None and (request.user.id == bucket.owner or request.user.is_root)
+
+    def identity(self, request: Request) -> Identity:
+        """Whose files the request makes."""
+        return self.config.identity.of(request.user)
 
     async def owner_user(self, owner: str) -> User:
         """The bucket owner for responses, also when the account is gone."""

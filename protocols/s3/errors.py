@@ -22,6 +22,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "ConditionalRequestConflict": (409, "A conflicting operation happened during this request: try again."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
+    "ExistingObjectIsDirectory": (409, "This bucket takes only keys that are paths of files, and a directory has this key's path."),
     "IllegalVersioningConfigurationException": (400, "The versioning configuration specified in the request is invalid."),
     "IncompleteBody": (400, "The body does not have the number of bytes that the headers declare."),
     "InternalError": (500, "We encountered an internal error: try again."),
@@ -61,6 +62,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "NotImplemented": (501, "A header or resource that you provided implies functionality that is not implemented."),
     "NotModified": (304, "Not Modified"),
     "ObjectLockConfigurationNotFoundError": (404, "Object Lock configuration does not exist for this bucket."),
+    "ObjectParentIsFile": (409, "This bucket takes only keys that are paths of files, and a file is where this key needs a directory."),
     "OwnershipControlsNotFoundError": (404, "The bucket ownership controls were not found."),
     "PreconditionFailed": (412, "At least one of the preconditions that you specified did not hold."),
     "ReplicationConfigurationNotFoundError": (404, "The replication configuration was not found."),
@@ -118,6 +120,23 @@ def _not_found(error: store.StoreError) -> S3Error:
     return S3Error(_NOT_FOUND.get(str(error.args[0]) if error.args else "", "NoSuchKey"))
 
 
+_CONFLICTS = {
+    # What the store says of keys in a bucket that takes only what files can name.
+    "is directory": "ExistingObjectIsDirectory",
+    "parent is file": "ObjectParentIsFile",
+}
+
+
+def _conflict(error: store.StoreError) -> S3Error:
+    return S3Error(_CONFLICTS.get(str(error.args[0]) if error.args else "", "ConditionalRequestConflict"))
+
+
+def _invalid(error: store.StoreError) -> S3Error:
+    if error.args == ("no path",):
+        return S3Error("InvalidArgument", "This bucket takes only keys that are paths of files: no part empty, . or .., or over 255 bytes.")
+    return S3Error("InvalidArgument")
+
+
 def _digest_mismatch(error: store.StoreError) -> S3Error:
     name = str(error.args[0]) if error.args else ""
     return S3Error("BadDigest", f"The {name} that you specified did not match the content received.")
@@ -126,10 +145,10 @@ def _digest_mismatch(error: store.StoreError) -> S3Error:
 # Looked up by walking the error's class and its bases.
 STORE_ERRORS: Mapping[type[store.StoreError], object] = {
     store.NotFound: _not_found,
-    store.Conflict: "ConditionalRequestConflict",
+    store.Conflict: _conflict,
     store.PreconditionFailed: "PreconditionFailed",
     store.DigestMismatch: _digest_mismatch,
-    store.Invalid: "InvalidArgument",
+    store.Invalid: _invalid,
     store.LimitExceeded: "InvalidRequest",
     store.OutOfSpace: "StorageFull",
     store.Damaged: "InternalError",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from element_store.types import Attributes
-from protocols.auth.accounts import User
+from element_store.types import Attributes, Naming
+from protocols.auth.identity import Identity
 from protocols.s3.acl import acl_xattrs, canned_acl
 from protocols.s3.errors import S3Error, not_implemented
 from protocols.s3.request import Request
@@ -21,8 +21,6 @@ CONTENT_TYPE = "user.mime_type"
 HEADER_PREFIX = "user.s3.header."
 META_PREFIX = "user.s3.meta."
 DEFAULT_CONTENT_TYPE = b"binary/octet-stream"
-NOBODY = 65534
-"""uid and gid of anonymous writers."""
 USER_METADATA_BYTES_MAX = 2048
 
 _META = b"x-amz-meta-"
@@ -98,7 +96,7 @@ def _stored_encoding(value: bytes) -> bytes:
     return b", ".join(part.strip() for part in value.split(b",") if part.strip() not in (b"aws-chunked", b""))
 
 
-def attributes_of(request: Request) -> Attributes:
+def attributes_of(request: Request, identity: Identity) -> Attributes:
     """Attributes of a new object from the request's headers, owned by the caller."""
     refuse_unsupported(request)
     xattrs = content_xattrs(request)
@@ -106,14 +104,16 @@ def attributes_of(request: Request) -> Attributes:
     tagging = request.header_text(b"x-amz-tagging")
     if tagging:
         xattrs.update(tag_xattrs(parse_tag_header(tagging)))
-    return owned(request.user, xattrs)
+    return owned(identity, xattrs)
 
 
-def owned(user: User | None, xattrs: Mapping[str, bytes]) -> Attributes:
-    """What somebody without an account writes belongs to nobody, not to root."""
-    if user is None:
-        return Attributes(uid=NOBODY, gid=NOBODY, xattrs=xattrs)
-    return Attributes(uid=user.uid, gid=user.gid, xattrs=xattrs)
+def owned(identity: Identity, xattrs: Mapping[str, bytes]) -> Attributes:
+    return Attributes(uid=identity.uid, gid=identity.gid, mode=identity.file_mode, xattrs=xattrs)
+
+
+def naming_of(identity: Identity) -> Naming:
+    """An overwrite changes content and metadata, as opening a file for writing does: not its owner and mode."""
+    return Naming(directory_mode=identity.directory_mode, inherit=True)
 
 
 def _header_value(value: bytes) -> bytes:

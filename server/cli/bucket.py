@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from protocols.s3.config import KeyPolicy
 from server.cli.output import Json, State, Url, client, print_json, print_table
 from server.client import quoted
 
@@ -18,12 +19,16 @@ Name = Annotated[str, typer.Argument(help="Bucket name.", show_default=False)]
 def create(
     name: Name,
     owner: Annotated[str, typer.Option("--owner", help="User that owns it.")] = "root",
+    keys: Annotated[
+        KeyPolicy | None,
+        typer.Option("--keys", help="s3: every legal key; posix: only paths of files; default: s3.key_policy.", show_default=False),
+    ] = None,
     json_output: Json = False,
     state: State = None,
     url: Url = None,
 ) -> None:
     """Create a bucket."""
-    made = client(state, url).post("/api/v1/buckets", {"name": name, "owner": owner})
+    made = client(state, url).post("/api/v1/buckets", {"name": name, "owner": owner, "keys": keys})
     if json_output:
         print_json(made)
     else:
@@ -48,7 +53,8 @@ def show(name: Name, json_output: Json = False, state: State = None, url: Url = 
     if json_output:
         print_json(bucket)
     else:
-        typer.echo(f"bucket {bucket['name']}, owned by {bucket['owner']}, created {_date(bucket['created_ns'])}, element {bucket['id']}")
+        created, kind = _date(bucket["created_ns"]), bucket["keys"]
+        typer.echo(f"bucket {bucket['name']}, owned by {bucket['owner']}, {kind} keys, created {created}, element {bucket['id']}")
 
 
 @app.command("delete")

@@ -8,18 +8,21 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict
 
 from element_store.types import Attributes, Conflict, NotFound, View
+from protocols.s3.config import KeyPolicy
 from protocols.s3.context import OWNER, owner_of
+from protocols.s3.key_policy import policy_of, policy_xattrs
 from protocols.s3.naming import is_bucket_name
 from server.routes.context import CurrentDaemon
 
 router = APIRouter(prefix="/api/v1/buckets")
-BUCKET_MODE = 0o755
 
 
 class NewBucket(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     owner: str = "root"
+    keys: KeyPolicy | None = None
+    """None: as `s3.key_policy`."""
 
 
 @router.get("")
@@ -42,7 +45,11 @@ async def create_bucket(daemon: CurrentDaemon, new: NewBucket) -> dict[str, Any]
     owner = await daemon.accounts.user(new.owner)
     if owner is None:
         raise HTTPException(404, f"there is no user {new.owner}")
-    attributes = Attributes(uid=owner.uid, gid=owner.gid, mode=BUCKET_MODE, xattrs={OWNER: owner.id.encode()})
+    policy = new.keys or daemon.settings.s3.key_policy
+    identity = daemon.settings.identity.map().of(owner)
+    attributes = Attributes(
+        uid=identity.uid, gid=identity.gid, mode=identity.directory_mode, xattrs={OWNER: owner.id.encode(), **policy_xattrs(policy)}
+    )
     try:
         return _shown(await daemon.store.create_view(new.name, attributes))
     except Conflict:
@@ -64,4 +71,4 @@ def _absent(name: str) -> HTTPException:
 
 
 def _shown(view: View) -> dict[str, Any]:
-    return {"name": view.name, "id": view.id, "owner": owner_of(view), "created_ns": view.created_ns}
+    return {"name": view.name, "id": view.id, "owner": owner_of(view), "keys": policy_of(view), "created_ns": view.created_ns}

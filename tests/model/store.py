@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from element_store.interface import SMALL_BYTES_MAX, Buffer, Content, Staged
+from element_store.interface import NAMING, SMALL_BYTES_MAX, Buffer, Content, Staged
 from element_store.types import (
     Attributes,
     Closed,
@@ -26,6 +26,7 @@ from element_store.types import (
     Invalid,
     Kind,
     LimitExceeded,
+    Naming,
     NotFound,
     Page,
     Part,
@@ -150,6 +151,7 @@ class ModelStore:
         expected: Mapping[str, bytes] | None = None,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         if len(data) > SMALL_BYTES_MAX:
             raise LimitExceeded("small content")
@@ -158,7 +160,7 @@ class ModelStore:
             if digest(name, content) != value:
                 raise DigestMismatch(name)
         kept = {name: digest(name, content) for name in {*digests, "md5"}}
-        return self._store(view, key, content, attributes, kept, condition, versioning)
+        return self._store(view, key, content, attributes, kept, condition, versioning, naming)
 
     def stage(self, *, digests: Collection[str] = ("md5",), size_hint: int | None = None) -> ModelStaged:
         self._alive()
@@ -174,11 +176,12 @@ class ModelStore:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         assert isinstance(staged, ModelStaged)
         assert staged.finished
         assert "md5" in digests
-        element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition, versioning)
+        element = self._store(view, key, bytes(staged.data), attributes, dict(digests), condition, versioning, naming)
         self.staged_open.discard(id(staged))
         return element
 
@@ -240,10 +243,11 @@ class ModelStore:
         digests: Mapping[str, bytes],
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         assert isinstance(source, ModelContent)
         assert "md5" in digests
-        return self._store(view, key, source.data, attributes, dict(digests), condition, versioning)
+        return self._store(view, key, source.data, attributes, dict(digests), condition, versioning, naming)
 
     async def digest(self, source: Content, start: int, stop: int, digests: Collection[str]) -> Mapping[str, bytes]:
         assert isinstance(source, ModelContent)
@@ -388,6 +392,7 @@ class ModelStore:
         composite: bool,
         condition: Condition | None = None,
         versioning: Versioning = Versioning.OFF,
+        naming: Naming = NAMING,
     ) -> Element:
         upload = self._upload(view, key, upload_id)
         chosen = []
@@ -405,6 +410,7 @@ class ModelStore:
             dict(digests),
             condition,
             versioning,
+            naming,
             etag=f"{etag_digest.hex()}-{len(parts)}",
             composite=composite,
             part_sizes=tuple(part.size for part, _ in chosen),
@@ -557,6 +563,7 @@ class ModelStore:
         digests: dict[str, bytes],
         condition: Condition | None,
         versioning: Versioning,
+        naming: Naming,
         *,
         etag: str | None = None,
         composite: bool = False,
@@ -568,6 +575,8 @@ class ModelStore:
         check_attributes(attributes)
         current = at.elements.get(key)
         check_condition(condition, current[0] if current else None)
+        if current and naming.inherit:
+            attributes = replace(attributes, uid=current[0].attributes.uid, gid=current[0].attributes.gid, mode=current[0].attributes.mode)
         element = Element(
             id=next(self._ids),
             kind=Kind.FILE,

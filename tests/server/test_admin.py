@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from element_store.types import Damaged
 from protocols.auth import Authenticator
 from server.admin import create_admin
-from server.config import NfsSection, Settings
+from server.config import FileSection, NfsSection, Settings
 from server.daemon import Daemon, Phase
+from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
 from tests.model.store import ModelStore
@@ -25,7 +26,16 @@ async def running(tmp_path: Path) -> Daemon:
     collector = StoreCollector(store)
     registry = CollectorRegistry()
     registry.register(collector)
-    daemon = Daemon(Settings(state=tmp_path), StateDirectory(tmp_path), store, Authenticator(store), registry, collector, Phase.READY)
+    daemon = Daemon(
+        Settings(state=tmp_path),
+        StateDirectory(tmp_path),
+        store,
+        Authenticator(store),
+        registry,
+        collector,
+        Mounts(store, FileSection()),
+        Phase.READY,
+    )
     await daemon.accounts.ensure_root("ROOTKEY", "root-secret")
     return daemon
 
@@ -78,6 +88,8 @@ async def test_users_and_keys_from_birth_to_death(http):
         ("DELETE", "/api/v1/buckets/taken", None, 409, "bucket taken is not empty"),
         ("POST", "/api/v1/users", {"id": "root"}, 409, "user root exists already"),
         ("POST", "/api/v1/users", {"id": "a b"}, 400, "is not a user id"),
+        ("PATCH", "/api/v1/users/absent", {"uid": 5}, 404, "there is no user absent"),
+        ("PATCH", "/api/v1/users/root", {"directory_mode": 0o600}, 400, "a directory mode is"),
         ("DELETE", "/api/v1/users/root", None, 400, "root user cannot be deleted"),
         ("DELETE", "/api/v1/users/absent", None, 404, "there is no user absent"),
         ("POST", "/api/v1/keys", {"user_id": "absent"}, 404, "there is no user absent"),

@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMapping, PyString};
 use std::collections::BTreeMap;
-use trefoil_core::element::info::{Condition, Digests, Terms, Versioning};
+use trefoil_core::element::info::{Condition, Digests, Naming, Terms, Versioning};
 use trefoil_core::element::rows::Attributes;
 use trefoil_core::error::Error;
 
@@ -92,10 +92,15 @@ pub fn versioning(name: &str) -> PyResult<Versioning> {
     }
 }
 
-pub fn terms(condition_given: Option<&Bound<'_, PyAny>>, versioning_name: &str) -> PyResult<Terms> {
+pub fn terms(condition_given: Option<&Bound<'_, PyAny>>, versioning_name: &str, naming: &Bound<'_, PyAny>) -> PyResult<Terms> {
+    let py = naming.py();
     Ok(Terms {
         condition: condition(condition_given)?,
         versioning: versioning(versioning_name)?,
+        naming: Naming {
+            directory_mode: naming.getattr(intern!(py, "directory_mode"))?.extract()?,
+            inherit: naming.getattr(intern!(py, "inherit"))?.extract()?,
+        },
     })
 }
 

@@ -9,6 +9,7 @@ mod bridge;
 mod chunks;
 mod content;
 mod errors;
+mod files;
 mod memory;
 mod mount;
 mod nfs;
@@ -30,6 +31,7 @@ pub static ALLOCATOR_CONF: &[u8] = b"background_thread:true,dirty_decay_ms:5000,
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<memory::MemoryDevices>()?;
+    module.add_class::<files::Files>()?;
     module.add_class::<mount::FuseMount>()?;
     module.add_class::<nfs::NfsServer>()?;
     module.add_class::<content::Content>()?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
-use trefoil_core::filesystem::{FileSystem, Strict};
+use trefoil_core::filesystem::{FileSystem, Inode, Strict};
 use trefoil_fuse::{Locks, Mount, MountError, Options};
 
 /// Names mounts in the table of locks; NFS clients have hashes for names there.
@@ -27,9 +27,20 @@ fn refused(error: &MountError) -> Failure {
 
 #[pymethods]
 impl FuseMount {
-    /// `shared_locks`: locks are those of all faces, not the kernel's own among its processes.
+    /// `root`: the directory that is mounted. `shared_locks`: locks are those of all faces, not the kernel's own among its processes. What is None is as root, or any other user, usually wants it.
     #[staticmethod]
-    fn start(py: Python<'_>, store: &Store, directory: PathBuf, read_only: bool, strict: bool, shared_locks: bool) -> PyResult<Py<PyAny>> {
+    fn start(
+        py: Python<'_>,
+        store: &Store,
+        directory: PathBuf,
+        root: Inode,
+        read_only: bool,
+        strict: bool,
+        allow_other: Option<bool>,
+        set_id: Option<bool>,
+        devices: Option<bool>,
+        shared_locks: bool,
+    ) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
         let files: Arc<dyn FileSystem> = shared.store()?;
         let files = if strict { Arc::new(Strict(files)) } else { files };
@@ -39,10 +50,15 @@ impl FuseMount {
         });
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
+            let usual = Options::default();
             let options = Options {
+                root,
                 read_only,
+                allow_other: allow_other.unwrap_or(usual.allow_other),
+                set_id: set_id.unwrap_or(usual.set_id),
+                devices: devices.unwrap_or(usual.devices),
                 locks,
-                ..Options::default()
+                ..usual
             };
             match Mount::start(files, &directory, options) {
                 Ok(mount) => ticket.finish(move |py| {

@@ -6,6 +6,7 @@ use crate::bridge::{Attached, Bridge};
 use crate::chunks::PIECE_BYTES;
 use crate::content::Content;
 use crate::errors::{Failure, raise};
+use crate::files::Files;
 use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -190,6 +191,11 @@ impl Store {
         self.shared.bridge.0.detach(py)
     }
 
+    /// The same namespace as files.
+    fn files(&self, strict: bool) -> Files {
+        Files::new(self.shared.clone(), strict)
+    }
+
     // Views
     fn create_view(&self, py: Python<'_>, name: String, attributes: Object) -> Future {
         let attributes = arguments::attributes(attributes)?;
@@ -236,6 +242,7 @@ impl Store {
         expected: Optional,
         condition: Optional,
         versioning: &str,
+        naming: Object,
     ) -> Future {
         if arguments::content_bytes(data)? > SMALL_BYTES_MAX {
             return Err(limit("small content"));
@@ -248,7 +255,7 @@ impl Store {
             attributes: arguments::attributes(attributes)?,
             names: arguments::names(digests)?,
             expected: expected.map(arguments::mapping).transpose()?.unwrap_or_default(),
-            terms: arguments::terms(condition, versioning)?,
+            terms: arguments::terms(condition, versioning, naming)?,
         };
         if put.bytes.len() <= INLINE_BYTES_MAX {
             let digests = put.digests().map_err(raise)?;
@@ -269,6 +276,7 @@ impl Store {
         Ok(Staged::new(self.shared.clone(), self.shared.store()?.stage(), hasher))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are those of the interface")]
     fn publish(
         &self,
         py: Python<'_>,
@@ -279,10 +287,11 @@ impl Store {
         digests: Object,
         condition: Optional,
         versioning: &str,
+        naming: Object,
     ) -> Future {
         check_key(&key)?;
         let (attributes, digests) = (arguments::attributes(attributes)?, arguments::digests(digests)?);
-        let (terms, content) = (arguments::terms(condition, versioning)?, staged.take()?);
+        let (terms, content) = (arguments::terms(condition, versioning, naming)?, staged.take()?);
         let bytes = row_bytes(&key, Some(&attributes));
         self.place(py, content, bytes, move |store, content, done| {
             store.publish(&view, &key, content, attributes, digests, terms, done);
@@ -332,6 +341,7 @@ impl Store {
         self.shared.call(py, move |store| store.delete_many(&view, removals, versioning))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are those of the interface")]
     fn copy(
         &self,
         py: Python<'_>,
@@ -342,10 +352,11 @@ impl Store {
         digests: Object,
         condition: Optional,
         versioning: &str,
+        naming: Object,
     ) -> Future {
         check_key(&key)?;
         let (attributes, digests) = (arguments::attributes(attributes)?, arguments::digests(digests)?);
-        let (source, terms) = (source.pinned()?, arguments::terms(condition, versioning)?);
+        let (source, terms) = (source.pinned()?, arguments::terms(condition, versioning, naming)?);
         self.shared
             .call(py, move |store| store.copy(&source, &view, &key, attributes, digests, terms))
     }
@@ -479,9 +490,10 @@ impl Store {
         composite: bool,
         condition: Optional,
         versioning: &str,
+        naming: Object,
     ) -> Future {
         let etag_digest = etag_digest.try_into().map_err(|_| raise(Error::Invalid("etag digest".into())))?;
-        let (digests, terms) = (arguments::mapping(digests)?, arguments::terms(condition, versioning)?);
+        let (digests, terms) = (arguments::mapping(digests)?, arguments::terms(condition, versioning, naming)?);
         let completion = Completion {
             parts,
             etag_digest,

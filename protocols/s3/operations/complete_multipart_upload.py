@@ -16,6 +16,7 @@ from protocols.s3.checksums import Algorithm
 from protocols.s3.conditional import write_condition
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error
+from protocols.s3.metadata import naming_of
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
@@ -150,6 +151,7 @@ async def run(context: Context, request: Request) -> Response:
             composite=checksum is not None and checksum.composite,
             condition=condition,
             versioning=request.versioning,
+            naming=naming_of(context.identity(request)),
         )
     except Invalid:
         # A part was replaced since it was looked up.

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from element_store.interface import Content
 from element_store.types import Attributes, Element
+from protocols.auth.identity import Identity
 from protocols.s3 import checksums, xml
 from protocols.s3.acl import ACL, acl_xattrs, canned_acl
 from protocols.s3.conditional import check_copy_source, write_condition
 from protocols.s3.context import Context
 from protocols.s3.copy_source import open_source
 from protocols.s3.errors import S3Error, invalid_argument
-from protocols.s3.metadata import content_xattrs, owned, refuse_unsupported
+from protocols.s3.metadata import content_xattrs, naming_of, owned, refuse_unsupported
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 from protocols.s3.tags import TAG_PREFIX, parse_tag_header, tag_xattrs
@@ -28,7 +29,7 @@ def _directive(request: Request, name: bytes) -> str:
     return value
 
 
-def _attributes(request: Request, source: Element) -> Attributes:
+def _attributes(request: Request, source: Element, identity: Identity) -> Attributes:
     if _directive(request, b"x-amz-metadata-directive") == "REPLACE":
         xattrs = content_xattrs(request)
     else:
@@ -38,7 +39,7 @@ def _attributes(request: Request, source: Element) -> Attributes:
         xattrs.update(tag_xattrs(parse_tag_header(request.header_text(b"x-amz-tagging") or "")))
     else:
         xattrs.update({name: value for name, value in source.attributes.xattrs.items() if name.startswith(TAG_PREFIX)})
-    return owned(request.user, xattrs)
+    return owned(identity, xattrs)
 
 
 async def _digests(context: Context, request: Request, content: Content) -> Mapping[str, bytes]:
@@ -61,7 +62,7 @@ async def _digests(context: Context, request: Request, content: Content) -> Mapp
 
 async def run(context: Context, request: Request) -> Response:
     refuse_unsupported(request)
-    condition = write_condition(request.headers)
+    condition, identity = write_condition(request.headers), context.identity(request)
     async with open_source(context, request) as found:
         content, source = found.content, found.content.element
         check_copy_source(request.headers, source)
@@ -77,10 +78,11 @@ async def run(context: Context, request: Request) -> Response:
             content,
             request.bucket,
             request.key,
-            _attributes(request, source),
+            _attributes(request, source, identity),
             digests=await _digests(context, request, content),
             condition=condition,
             versioning=request.versioning,
+            naming=naming_of(identity),
         )
     inner = f"<LastModified>{xml.iso_time(element.modified_ns)}</LastModified>" + xml.element("ETag", f'"{element.etag}"')
     kept = checksums.kept(element.digests)

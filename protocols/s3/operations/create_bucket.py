@@ -9,6 +9,7 @@ from protocols.s3 import xml
 from protocols.s3.acl import acl_xattrs, canned_acl
 from protocols.s3.context import LOCATION, OWNER, Context
 from protocols.s3.errors import S3Error, not_implemented
+from protocols.s3.key_policy import policy_xattrs, wanted_policy
 from protocols.s3.metadata import refuse_unsupported
 from protocols.s3.naming import check_new_bucket
 from protocols.s3.payload import Payload
@@ -41,12 +42,15 @@ async def run(context: Context, request: Request) -> Response:
             raise S3Error("InvalidArgument", "Invalid x-amz-object-ownership header.")
         raise not_implemented(f"The object ownership {ownership}")
     refuse_unsupported(request)
-    xattrs = {OWNER: user.id.encode(), **acl_xattrs(canned_acl(request))}
+    policy = wanted_policy(request, context.config.key_policy)
+    xattrs = {OWNER: user.id.encode(), **acl_xattrs(canned_acl(request)), **policy_xattrs(policy)}
     location = await Payload(request, context.config).document(_location)
     if location:
         xattrs[LOCATION] = location.encode()
+    identity = context.identity(request)
+    attributes = Attributes(uid=identity.uid, gid=identity.gid, mode=identity.directory_mode, xattrs=xattrs)
     try:
-        await context.store.create_view(request.bucket, Attributes(uid=user.uid, gid=user.gid, mode=0o755, xattrs=xattrs))
+        await context.store.create_view(request.bucket, attributes)
     except Conflict:
         if (await context.bucket(request.bucket)).owner != user.id:
             raise S3Error("BucketAlreadyExists") from None

@@ -23,9 +23,8 @@ def _checksum(request: Request) -> UploadChecksum | None:
 
 async def run(context: Context, request: Request) -> Response:
     checksum = _checksum(request)
-    info = await context.store.create_upload(
-        request.bucket, request.key, attributes_of(request), {**(checksum.extra if checksum is not None else {}), **owner_extra(request)}
-    )
+    extra = {**(checksum.extra if checksum is not None else {}), **owner_extra(request)}
+    info = await context.store.create_upload(request.bucket, request.key, attributes_of(request, context.identity(request)), extra)
     headers: list[Header] = []
     if checksum is not None:
         headers.append((b"x-amz-checksum-algorithm", checksum.algorithm.wire_name.encode()))

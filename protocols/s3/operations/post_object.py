@@ -16,7 +16,7 @@ from protocols.s3.acl import Access
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, invalid_argument
 from protocols.s3.form import Form, boundary_of
-from protocols.s3.metadata import attributes_of
+from protocols.s3.metadata import attributes_of, naming_of
 from protocols.s3.naming import check_key
 from protocols.s3.payload import Payload
 from protocols.s3.post_policy import Policy, parse_policy
@@ -41,7 +41,7 @@ async def run(context: Context, request: Request) -> Response:
     request.key = _key(form)
     policy = await _admit(context, request, form.fields)
     request.headers = _headers(form.fields)
-    attributes = attributes_of(request)
+    attributes = attributes_of(request, context.identity(request))
     if "tagging" in form.fields:
         attributes = with_tags(attributes, parse_tag_document(form.fields["tagging"].encode()))
     announced = checksums.of_headers(request.headers)
@@ -51,7 +51,13 @@ async def run(context: Context, request: Request) -> Response:
         if announced is not None and digests[announced[0].store_name] != expected:
             raise S3Error("BadDigest", f"The {announced[0].wire_name} you specified did not match the calculated checksum.")
         element = await context.store.publish(
-            request.bucket, request.key, staged, attributes, digests=digests, versioning=request.versioning
+            request.bucket,
+            request.key,
+            staged,
+            attributes,
+            digests=digests,
+            versioning=request.versioning,
+            naming=naming_of(context.identity(request)),
         )
     return _answer(request, form.fields, element)
 

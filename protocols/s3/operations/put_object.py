@@ -11,7 +11,7 @@ from protocols.s3 import checksums
 from protocols.s3.conditional import write_condition
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error
-from protocols.s3.metadata import attributes_of
+from protocols.s3.metadata import attributes_of, naming_of
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response
@@ -23,7 +23,7 @@ async def run(context: Context, request: Request) -> Response:
     require_length(request)
     payload = Payload(request, context.config)
     condition = write_condition(request.headers)
-    attributes = attributes_of(request)
+    attributes = attributes_of(request, context.identity(request))
     if payload.length is not None and payload.length > context.config.put_bytes_max:
         raise S3Error("EntityTooLarge", details={"MaxSizeAllowed": str(context.config.put_bytes_max)})
     if condition is not None:
@@ -72,6 +72,7 @@ async def _put_small(context: Context, request: Request, payload: Payload, attri
             expected=payload.expected,
             condition=condition,
             versioning=request.versioning,
+            naming=naming_of(context.identity(request)),
         )
     except DigestMismatch as error:
         raise payload.mismatch(str(error.args[0])) from None
@@ -80,5 +81,12 @@ async def _put_small(context: Context, request: Request, payload: Payload, attri
 async def _put_staged(context: Context, request: Request, payload: Payload, attributes: Attributes, condition: Condition | None) -> Element:
     async with stage_payload(context, payload) as (staged, digests):
         return await context.store.publish(
-            request.bucket, request.key, staged, attributes, digests=digests, condition=condition, versioning=request.versioning
+            request.bucket,
+            request.key,
+            staged,
+            attributes,
+            digests=digests,
+            condition=condition,
+            versioning=request.versioning,
+            naming=naming_of(context.identity(request)),
         )

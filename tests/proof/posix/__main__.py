@@ -3,6 +3,7 @@
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --mount DIRECTORY [--only chmod]
 python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000]
 python -m tests.proof.posix --suite fsstress --path DIRECTORY --mount DIRECTORY [--seconds 600] [--processes 8]
+python -m tests.proof.posix --suite xfstests --path DIRECTORY --work DIRECTORY --server target/release/examples/store_mount [-- generic/001 ...]
 """
 
 from __future__ import annotations
@@ -12,26 +13,42 @@ import os
 import sys
 from pathlib import Path
 
-from tests.proof.posix import fsstress, fsx, pjdfstest
+from tests.proof.posix import fsstress, fsx, pjdfstest, xfstests
 from tests.proof.posix.verdict import Verdict
+from tests.proof.posix.xfstests_explained import EXPLAINED
 
-PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress"}
+PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress", "xfstests": "ltp/fsstress"}
 
 
 def main() -> None:
     options = _options()
     if not (options.path / PROGRAMS[options.suite]).is_file():
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
-    if not os.path.ismount(options.mount):
-        sys.exit(f"{options.mount} is not a mount")
-    verdict = _run(options)
+    verdict = _xfstests(options) if options.suite == "xfstests" else _run(options)
     for failure in verdict.failures:
         print(failure)
     print(verdict.sentence())
     sys.exit(0 if verdict.good else 1)
 
 
+def _xfstests(options: argparse.Namespace) -> Verdict:
+    if os.geteuid() != 0 or options.work is None or options.server is None:
+        sys.exit("xfstests must be run by root, with --work and --server")
+    if not options.server.is_file():
+        sys.exit(f"{options.server} is not there: cargo build --release -p trefoil-fuse --example store_mount")
+    try:
+        verdict, done = xfstests.run(options.path, options.work, options.server, options.tests or ("-g", "generic/quick"))
+    except FileExistsError as error:
+        sys.exit(str(error))
+    for name, reason in sorted(done.failed.items()):
+        print(f"failed {name}: {EXPLAINED.get(name, reason)}")
+    print(f"{len(done.not_run)} not run")
+    return verdict
+
+
 def _run(options: argparse.Namespace) -> Verdict:
+    if options.mount is None or not os.path.ismount(options.mount):
+        sys.exit(f"{options.mount} is not a mount")
     if options.suite == "pjdfstest":
         if os.geteuid() != 0:
             sys.exit("pjdfstest must be run by root")
@@ -45,7 +62,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.posix", description="Run a public POSIX suite on a mount.")
     parser.add_argument("--suite", choices=sorted(PROGRAMS), required=True)
     parser.add_argument("--path", type=Path, required=True, help="where the suite is built")
-    parser.add_argument("--mount", type=Path, required=True)
+    parser.add_argument("--mount", type=Path, help="of all but xfstests, which mounts by itself")
+    parser.add_argument(
+        "--work", type=Path, help="of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves"
+    )
+    parser.add_argument("--server", type=Path, help="of xfstests: the engine's example store_mount")
+    parser.add_argument("tests", nargs="*", help="of xfstests: its own arguments; all of generic/quick without them")
     parser.add_argument("--jobs", type=int, default=2, help="files of pjdfstest at once")
     parser.add_argument("--only", default="", help="files of pjdfstest with this in their path")
     parser.add_argument("--operations", type=int, help="of fsx in each mode, or of each process of fsstress")

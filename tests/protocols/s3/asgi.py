@@ -33,8 +33,7 @@ class Answer:
 
 
 @dataclass
-class Local:
-    store: ModelStore
+class Caller:
     gateway: S3Gateway
 
     async def call(
@@ -72,8 +71,13 @@ class Local:
         return answer
 
 
+@dataclass
+class Local(Caller):
+    store: ModelStore
+
+
 def local(config: S3Config | None = None) -> Local:
     store = ModelStore()
     auth = TrustingAuthenticator(store)
     asyncio.run(auth.ensure_root("ROOTROOTROOT", "rootrootroot"))
-    return Local(store, S3Gateway(store, auth, config or S3Config()))
+    return Local(S3Gateway(store, auth, config or S3Config()), store)

@@ -20,6 +20,9 @@ def test_buckets(daemon):
     assert daemon.trefoil("bucket", "create", "cli-one").stdout == "created bucket cli-one, owned by root\n"
     assert answer(daemon.trefoil("bucket", "show", "cli-one", "--json"))["owner"] == "root"
     assert "cli-one" in daemon.trefoil("bucket", "list").stdout
+    daemon.trefoil("bucket", "create", "cli-two", "--keys", "posix")
+    assert "owned by root, posix keys" in daemon.trefoil("bucket", "show", "cli-two").stdout
+    daemon.trefoil("bucket", "delete", "cli-two")
     assert answer(daemon.trefoil("bucket", "delete", "cli-one", "--json")) == {"deleted": "cli-one"}
     assert answer(daemon.trefoil("bucket", "list", "--json")) == []
 
@@ -30,6 +33,10 @@ def test_users_and_keys(daemon):
     listed = daemon.trefoil("key", "list", "--user", "ann").stdout
     assert key["access_key"] in listed and key["secret_key"] not in listed
     assert daemon.trefoil("key", "delete", key["access_key"]).returncode == 0
+    changed = daemon.trefoil("user", "set", "ann", "--uid", "7", "--file-mode", "0640")
+    assert changed.stdout == "user ann: uid 7, gid 2000, files 0640, directories as configured\n"
+    assert daemon.trefoil("user", "set", "ann", "--file-mode", "rw").returncode == Exit.USAGE
+    assert "lets the owner read" in daemon.trefoil("user", "set", "ann", "--file-mode", "0044").stderr
     assert "deleted user ann" in daemon.trefoil("user", "delete", "ann").stdout
     assert [user["id"] for user in answer(daemon.trefoil("user", "list", "--json"))] == ["root"]
 

@@ -5,7 +5,7 @@
 
 use super::rows::{ElementRow, EntryRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, keys, path};
+use super::{Rows, aside, keys, path};
 use crate::error::{Error, Result};
 use crate::meta::RangeIter;
 
@@ -34,12 +34,20 @@ pub fn enter(tx: &mut Transaction, directory: u64, name: &[u8], element: u64, ki
             cookie,
         },
     )?;
+    if old.is_none() && directory != keys::ROOT {
+        let row = path::element(tx, directory)?;
+        aside::entered(tx, directory, &row, name, cookie)?;
+    }
     touch(tx, directory, i32::from(old.is_none() && is_directory(name)))
 }
 
 /// Takes the name away. Raises Damaged if it is not there.
 pub fn leave(tx: &mut Transaction, directory: u64, name: &[u8]) -> Result<()> {
     let old = path::entry(tx, directory, name)?.ok_or_else(|| Error::Damaged(format!("directory {directory} lost a name")))?;
+    if directory != keys::ROOT {
+        let row = path::element(tx, directory)?;
+        aside::left(tx, directory, &row, name, old.cookie)?;
+    }
     tx.delete(&keys::cookie(directory, old.cookie))?;
     tx.delete(&keys::entry(directory, name))?;
     touch(tx, directory, -i32::from(is_directory(name)))
@@ -57,6 +65,10 @@ fn touch(tx: &mut Transaction, directory: u64, directories: i32) -> Result<()> {
 /// A new directory under `name`.
 pub fn make(tx: &mut Transaction, parent: u64, name: &[u8], mut row: ElementRow) -> Result<u64> {
     let id = tx.new_id();
+    if parent != keys::ROOT {
+        let above = path::element(tx, parent)?;
+        row.aside = above.aside || aside::is_misfit(&above, name);
+    }
     (row.parent, row.detail) = (parent, name.to_vec());
     tx.put_element(id, row)?;
     enter(tx, parent, name, id, Kind::Directory)?;

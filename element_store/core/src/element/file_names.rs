@@ -5,34 +5,20 @@
 
 use super::files::{MODE_BITS, SET_GID, as_directory, check_name, directory_row, fail, find, growing_row, node, row};
 use super::info::Versioning;
-use super::namespace::{bury_row, detach};
+use super::namespace::{bury_row, detach, unname};
 use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, directory, keys, path, versions};
+use super::{Rows, aside, directory, keys, path, versions};
 use crate::error::{Error, Result};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
 
-/// The view root of a directory, and the key that a name in it has.
-fn key_of(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<(u64, Vec<u8>)> {
-    let (mut at, mut parts) = (directory, vec![spelled.to_vec()]);
-    loop {
-        let row = directory_row(rows, at)?;
-        if row.parent == ROOT || at == ROOT {
-            break;
-        }
-        parts.push(row.detail);
-        at = row.parent;
-    }
-    Ok((at, parts.into_iter().rev().flatten().collect()))
-}
-
 fn view_of(rows: &dyn Rows, directory: u64) -> Result<u64> {
-    key_of(rows, directory, b"").map(|(view, _)| view)
+    path::key_of(rows, directory, b"").map(|(view, _)| view)
 }
 
 /// The view and the key of a name, if anything in the view has a history.
 fn history(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<Option<(u64, Vec<u8>)>> {
-    let (view, key) = key_of(rows, directory, spelled)?;
+    let (view, key) = path::key_of(rows, directory, spelled)?;
     let (from, to) = keys::span(keys::VERSION, view);
     Ok(rows.range(&from, &to, false).next().map(|_| (view, key)))
 }
@@ -135,10 +121,22 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owne
     Ok(row)
 }
 
+/// `.keys` is what it is: no name in it is made or moved by files. Raises EPERM.
+fn refuse_aside(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<()> {
+    if aside::view_of(directory).is_some() || aside::is_here(rows, directory, name)? {
+        return fail(Errno::PERM);
+    }
+    Ok(())
+}
+
 /// Raises EEXIST, EPERM in ROOT, where views are made otherwise.
 pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: u32, owner: Owner) -> Result<Node> {
     check_name(name)?;
     let above = growing_row(tx, parent)?;
+    if aside::is_here(tx, parent, name)? {
+        return fail(Errno::EXIST);
+    }
+    refuse_aside(tx, parent, name)?;
     if find(tx, parent, name)?.is_some() {
         return fail(Errno::EXIST);
     }
@@ -166,7 +164,7 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
 /// A file without a name, which the caller has open.
 pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: u32, owner: Owner) -> Result<Node> {
     let above = growing_row(tx, parent)?;
-    if parent == ROOT {
+    if parent == ROOT || aside::view_of(parent).is_some() {
         return fail(Errno::PERM);
     }
     let mut row = new_row(tx, &above, &New::File, mode, owner)?;
@@ -180,7 +178,7 @@ pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: u32, 
 /// The last one who had it open is gone.
 pub fn forget(tx: &mut Transaction, inode: u64) -> Result<()> {
     let orphan = keys::orphan(inode);
-    if tx.is_open(inode) || tx.get(&orphan)?.is_none() {
+    if tx.get(&orphan)?.is_none() || !tx.claim_unopened(inode) {
         return Ok(());
     }
     tx.delete(&orphan)?;
@@ -192,8 +190,11 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
     check_name(name)?;
     growing_row(tx, parent)?;
     let mut row = row(tx, inode)?;
-    if row.kind == Kind::Directory || parent == ROOT {
+    if row.kind == Kind::Directory || parent == ROOT || aside::view_of(parent).is_some() {
         return fail(Errno::PERM);
+    }
+    if aside::is_here(tx, parent, name)? {
+        return fail(Errno::EXIST);
     }
     if view_of(tx, parent)? != row.parent {
         return fail(Errno::XDEV);
@@ -222,6 +223,12 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
 pub fn unlink(tx: &mut Transaction, parent: u64, name: &[u8]) -> Result<()> {
     check_name(name)?;
     directory_row(tx, parent)?;
+    if let Some(view) = aside::view_of(parent) {
+        return unlink_aside(tx, view, name);
+    }
+    if aside::is_here(tx, parent, name)? {
+        return fail(Errno::ISDIR);
+    }
     let Some((inode, spelled)) = find(tx, parent, name)? else {
         return fail(Errno::NOENT);
     };
@@ -233,6 +240,19 @@ pub fn unlink(tx: &mut Transaction, parent: u64, name: &[u8]) -> Result<()> {
     let row = path::element(tx, inode)?;
     let version = row.version;
     vanish(tx, parent, &spelled, Some((inode, row)), version)
+}
+
+/// As S3 deletes the key: directories that only it implied go too.
+fn unlink_aside(tx: &mut Transaction, view: u64, name: &[u8]) -> Result<()> {
+    let Some(found) = aside::look_up(tx, view, name)? else {
+        return fail(Errno::NOENT);
+    };
+    let (_, key) = path::key_of(tx, found.directory, &found.name)?;
+    let row = path::element(tx, found.entry.element)?;
+    let version = row.version;
+    vanish(tx, found.directory, &found.name, Some((found.entry.element, row)), version)?;
+    let walk = path::walk(tx, view, &key)?;
+    unname(tx, &walk)
 }
 
 /// Takes an empty directory's row away, and the marker that a key may have left in it. Its entry is the caller's. Raises ENOTEMPTY.
@@ -257,6 +277,10 @@ fn remove_empty(tx: &mut Transaction, inode: u64) -> Result<()> {
 pub fn remove_directory(tx: &mut Transaction, parent: u64, name: &[u8]) -> Result<()> {
     check_name(name)?;
     directory_row(tx, parent)?;
+    if let Some(view) = aside::view_of(parent) {
+        return fail(aside::look_up(tx, view, name)?.map_or(Errno::NOENT, |_| Errno::NOTDIR));
+    }
+    refuse_aside(tx, parent, name)?;
     match find(tx, parent, name)? {
         None => fail(Errno::NOENT),
         Some((_, spelled)) if !spelled.ends_with(b"/") => fail(Errno::NOTDIR),
@@ -285,6 +309,8 @@ pub fn rename(tx: &mut Transaction, from: (u64, &[u8]), to: (u64, &[u8]), replac
     check_name(to.1)?;
     growing_row(tx, from.0)?;
     growing_row(tx, to.0)?;
+    refuse_aside(tx, from.0, from.1)?;
+    refuse_aside(tx, to.0, to.1)?;
     if from.0 == ROOT || to.0 == ROOT {
         return fail(if from.0 == ROOT { Errno::PERM } else { Errno::XDEV });
     }

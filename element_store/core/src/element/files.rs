@@ -3,12 +3,13 @@
 //! One function, one transaction. Invariant: a directory in which files changed something is no longer implied by keys.
 
 use super::content;
+use super::directory;
 use super::file_content::changed_content;
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, keys, path};
+use super::{Rows, aside, keys, metadata, path};
 use crate::error::{Error, Result};
-use crate::filesystem::{Changes, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, Time, Type, XattrMode};
+use crate::filesystem::{Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
 
 const SET_UID: u32 = 0o4000;
 pub(super) const SET_GID: u32 = 0o2000;
@@ -16,6 +17,8 @@ const GROUP_EXECUTE: u32 = 0o010;
 pub(super) const MODE_BITS: u32 = 0o7777;
 /// XATTR_NAME_MAX
 const XATTR_NAME_BYTES_MAX: usize = 255;
+/// Entries that one look at a directory decodes.
+const LIST_ROWS: usize = 1024;
 
 pub(super) fn fail<T>(errno: Errno) -> Result<T> {
     Err(Error::File(errno))
@@ -36,6 +39,9 @@ pub(super) fn as_directory(name: &[u8]) -> Vec<u8> {
 
 /// Raises ESTALE.
 pub fn row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    if aside::view_of(inode).is_some() {
+        return aside::row(rows, inode);
+    }
     match rows.get(&keys::element(inode))? {
         Some(bytes) => ElementRow::decode(&bytes),
         None => fail(Errno::STALE),
@@ -119,20 +125,63 @@ pub(super) fn find(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Optio
 /// Raises ENOENT, ENOTDIR, ESTALE.
 pub fn lookup(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Node> {
     check_name(name)?;
+    if let Some(view) = aside::view_of(directory) {
+        let found = aside::look_up(rows, view, name)?.ok_or(Error::File(Errno::NOENT))?;
+        return node(rows, found.entry.element, &path::element(rows, found.entry.element)?);
+    }
+    if aside::is_here(rows, directory, name)? {
+        let inode = aside::inode_of(directory);
+        return node(rows, inode, &row(rows, inode)?);
+    }
     match find(rows, directory, name)? {
         Some((inode, _)) => node(rows, inode, &path::element(rows, inode)?),
         None => directory_row(rows, directory).and_then(|_| fail(Errno::NOENT)),
     }
 }
 
-/// May files see an entry of this spelling? Markers, empty components and an object beside a directory of its name they may not.
-pub fn shown_name<'n>(rows: &dyn Rows, directory: u64, spelled: &'n [u8]) -> Result<Option<&'n [u8]>> {
-    let name = spelled.strip_suffix(b"/").unwrap_or(spelled);
-    if check_name(name).is_err() {
-        return Ok(None);
+/// May files see an entry of this spelling? What lies aside is shown in `.keys`.
+fn shown_name<'n>(rows: &dyn Rows, directory: u64, row: &ElementRow, spelled: &'n [u8]) -> Result<Option<&'n [u8]>> {
+    let hidden = match spelled.ends_with(b"/") {
+        true => aside::is_misfit(row, spelled),
+        false => aside::is_aside(rows, directory, row, spelled)?,
+    };
+    Ok((!hidden).then(|| spelled.strip_suffix(b"/").unwrap_or(spelled)))
+}
+
+/// Entries after `cookie`, at most `limit`; none is the end. Raises ESTALE, ENOTDIR.
+pub fn list(rows: &dyn Rows, inode: u64, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
+    let above = directory_row(rows, inode)?;
+    let shown = |name: Vec<u8>, cookie: u64, element: u64| {
+        let node = node(rows, element, &row(rows, element)?)?;
+        Ok(Entry { name, cookie, node })
+    };
+    if let Some(view) = aside::view_of(inode) {
+        let found = aside::list(rows, view, cookie, limit)?;
+        return found
+            .into_iter()
+            .map(|(cookie, name, element)| shown(name, cookie, element))
+            .collect();
     }
-    let hidden = name.len() == spelled.len() && path::entry(rows, directory, &as_directory(name))?.is_some();
-    Ok((!hidden).then_some(name))
+    let (mut entries, mut after) = (Vec::new(), cookie);
+    while entries.len() < limit {
+        let found = directory::list(rows, inode, after, LIST_ROWS.min(limit - entries.len()))?;
+        let Some((last, ..)) = found.last() else { break };
+        after = *last;
+        for (cookie, spelled, entry) in found {
+            if let Some(name) = shown_name(rows, inode, &above, &spelled)? {
+                entries.push(shown(name.to_vec(), cookie, entry.element)?);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// Of an element that files may change: `.keys` is none. Raises ESTALE, EPERM.
+fn changing_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
+    match aside::view_of(inode) {
+        Some(_) => fail(Errno::PERM),
+        None => row(rows, inode),
+    }
 }
 
 pub(super) fn strip(row: &mut ElementRow) {
@@ -147,7 +196,7 @@ pub(super) fn strip(row: &mut ElementRow) {
 
 /// All but a smaller size, of which `resize` does a part at a time.
 pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Node> {
-    let mut row = row(tx, inode)?;
+    let mut row = changing_row(tx, inode)?;
     let before = row.attributes.mode;
     if let Some(size) = changes.size {
         row = file_row(tx, inode)?;
@@ -190,12 +239,15 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
 }
 
 pub fn set_xattr(tx: &mut Transaction, inode: u64, name: &str, value: Option<&[u8]>, mode: XattrMode) -> Result<()> {
-    let mut row = row(tx, inode)?;
+    let mut row = changing_row(tx, inode)?;
     if value.is_some() && (name.is_empty() || name.contains('\0')) {
         return fail(Errno::INVAL);
     }
     if name.len() > XATTR_NAME_BYTES_MAX {
         return fail(if value.is_some() { Errno::RANGE } else { Errno::NODATA });
+    }
+    if !metadata::is_shown(name) {
+        return fail(if value.is_some() { Errno::INVAL } else { Errno::NODATA });
     }
     let there = row.attributes.xattrs.contains_key(name);
     match (mode, value) {
@@ -207,6 +259,9 @@ pub fn set_xattr(tx: &mut Transaction, inode: u64, name: &str, value: Option<&[u
         Some(value) => row.attributes.xattrs.insert(name.to_owned(), value.to_vec()),
         None => row.attributes.xattrs.remove(name),
     };
+    if !metadata::is_allowed(&row.attributes.xattrs, name, row.parent == ROOT) {
+        return fail(Errno::INVAL);
+    }
     row.attributes.check().map_err(|_| Error::File(Errno::NOSPC))?;
     row.changed_ns = tx.now_ns;
     row.implicit = false;

@@ -81,11 +81,30 @@ pub enum Versioning {
     Suspended,
 }
 
+/// How a key is put into the tree of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Naming {
+    /// Of the directories that the key makes; they have the element's owner.
+    pub directory_mode: u32,
+    /// What is replaced hands on its owner, mode and the xattrs that S3 has no word for.
+    pub inherit: bool,
+}
+
+impl Default for Naming {
+    fn default() -> Self {
+        Self {
+            directory_mode: 0o755,
+            inherit: false,
+        }
+    }
+}
+
 /// On what terms a key is changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
     pub condition: Option<Condition>,
     pub versioning: Versioning,
+    pub naming: Naming,
 }
 
 /// One version of a key: content or a delete marker.

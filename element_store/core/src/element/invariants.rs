@@ -1,7 +1,7 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
 use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
-use super::{Rows, keys, namespace, path};
+use super::{Rows, aside, keys, namespace, path};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -106,6 +106,7 @@ fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u6
         }
         Ok(())
     })?;
+    check_aside(rows, findings)?;
     scan(rows, keys::COOKIE, |key, _| {
         if !cookies.contains(key) {
             findings.add(format!("a cookie of {} leads to no name", keys::id_of(key)));
@@ -113,6 +114,38 @@ fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u6
         Ok(())
     })?;
     Ok((named, directories))
+}
+
+/// What has no path among files is listed so, and nothing else.
+fn check_aside(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
+    let mut listed = HashMap::new();
+    scan(rows, keys::ASIDE, |key, value| {
+        let cookie = keys::offset_of(key);
+        if cookie != 0 {
+            listed.insert(cookie, (keys::id_of(key), value.to_vec()));
+        }
+        Ok(())
+    })?;
+    scan(rows, keys::ENTRY, |key, value| {
+        let (directory, name, entry) = (keys::id_of(key), &key[9..], EntryRow::decode(value)?);
+        let above = path::element(rows, directory)?;
+        if entry.kind == Kind::Directory {
+            let aside = directory != keys::ROOT && (above.aside || aside::is_misfit(&above, name));
+            if path::element(rows, entry.element)?.aside != aside {
+                findings.add(format!("directory {} does not know whether files reach it", entry.element));
+            }
+        } else if aside::is_aside(rows, directory, &above, name)? {
+            let expected = (path::key_of(rows, directory, name)?.0, [&directory.to_be_bytes(), name].concat());
+            if listed.remove(&entry.cookie) != Some(expected) {
+                findings.add(format!("element {} has no path and is not listed so", entry.element));
+            }
+        }
+        Ok(())
+    })?;
+    for (_, (view, _)) in listed {
+        findings.add(format!("view {view} lists an entry without a path that is not there or has one"));
+    }
+    Ok(())
 }
 
 /// Files by id with their size; what has no name yet or any more has none.

@@ -16,6 +16,8 @@ pub const ENTRY: u8 = b'D';
 pub const COOKIE: u8 = b'I';
 /// Elements that nothing names any more but somebody has open.
 pub const ORPHAN: u8 = b'O';
+/// Entries that have no path among files, of a view by their cookies.
+pub const ASIDE: u8 = b'A';
 /// What keys of a view named before, and delete markers.
 pub const VERSION: u8 = b'V';
 pub const MAPPING: u8 = b'M';
@@ -69,6 +71,13 @@ pub fn chunk_shares(id: u64) -> Key {
 
 pub fn cookie(directory: u64, cookie: u64) -> Key {
     let mut key = with_u64(COOKIE, directory);
+    key.extend_from_slice(&cookie.to_be_bytes());
+    key
+}
+
+/// `cookie` 0: how often the table of the view changed, and when it did last.
+pub fn aside(view: u64, cookie: u64) -> Key {
+    let mut key = with_u64(ASIDE, view);
     key.extend_from_slice(&cookie.to_be_bytes());
     key
 }

@@ -3,6 +3,7 @@
 //! Nothing here does I/O on devices, starts a thread or looks at a clock: a `Transaction` carries what a change needs,
 //! `Rows` is what a look needs. The invariants of `invariants` hold after every transaction.
 
+pub mod aside;
 pub mod content;
 pub mod directory;
 pub mod file_content;
@@ -12,6 +13,7 @@ pub mod info;
 pub mod invariants;
 pub mod keys;
 pub mod listing;
+pub mod metadata;
 pub mod namespace;
 pub mod path;
 pub mod rows;

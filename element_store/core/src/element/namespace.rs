@@ -4,11 +4,12 @@
 //! neither an entry nor a version names has no row, and its mappings are gone or marked detached.
 
 use super::content::{self, INLINE_MAPPINGS_MAX, Source};
-use super::info::{Condition, Deletion, Digests, ElementInfo, PartInfo, Removal, Terms, Versioning, ViewInfo, etag_text};
+use super::files::SET_GID;
+use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, Removal, Terms, Versioning, ViewInfo, etag_text};
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, directory, keys, versions};
+use super::{Rows, aside, directory, keys, metadata, versions};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -170,17 +171,36 @@ pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
     if !directory::is_empty(tx, id, b"")? || holds(keys::UPLOAD) || holds(keys::VERSION) {
         return Err(Error::Conflict("view".into()));
     }
+    tx.delete(&keys::aside(id, 0))?;
     directory::leave(tx, keys::ROOT, &path::view_name(name))?;
     let row = path::element(tx, id)?;
     detach(tx, id, &row)
 }
 
+/// Directories that a key makes: of a mode and an owner.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Implied {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Implied {
+    /// Whose element it is, theirs are the directories.
+    fn by(mode: u32, of: &Attributes) -> Self {
+        let (uid, gid) = (of.uid, of.gid);
+        Self { mode, uid, gid }
+    }
+}
+
 /// The directory for the key's last component, made with all above it where absent.
-fn make_directories(tx: &mut Transaction, walk: &Walk) -> Result<u64> {
+fn make_directories(tx: &mut Transaction, walk: &Walk, implied: Implied) -> Result<u64> {
     let mut at = walk.parent();
     for name in &walk.absent {
         let attributes = Attributes {
-            mode: 0o755,
+            mode: implied.mode,
+            uid: implied.uid,
+            gid: implied.gid,
             ..Attributes::default()
         };
         let row = ElementRow {
@@ -229,19 +249,33 @@ pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
 }
 
 /// Makes the key name the element. A symlink or special file of that name is replaced.
-pub(super) fn name(tx: &mut Transaction, walk: &Walk, element: u64) -> Result<()> {
+pub(super) fn name(tx: &mut Transaction, walk: &Walk, element: u64, implied: Implied) -> Result<()> {
     if let Some(other) = walk.entry.filter(|entry| entry.kind != Kind::File) {
         let row = path::element(tx, other.element)?;
         detach(tx, other.element, &row)?;
     }
-    let parent = make_directories(tx, walk)?;
+    let parent = make_directories(tx, walk, implied)?;
     directory::enter(tx, parent, walk.name, element, Kind::File)
 }
 
 /// The key names nothing any more.
-fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
+pub(super) fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
     directory::leave(tx, walk.parent(), walk.name)?;
     prune(tx, walk)
+}
+
+/// Whose the new element is, and whose and what directories its key makes: as files do it where a directory hands its group on.
+fn own(rows: &dyn Rows, walk: &Walk, old: Option<&(u64, ElementRow)>, attributes: &mut Attributes, naming: &Naming) -> Result<Implied> {
+    if let Some((_, old)) = old.filter(|_| naming.inherit) {
+        metadata::inherit(&old.attributes, attributes);
+        return Ok(Implied::by(naming.directory_mode, attributes));
+    }
+    let above = path::element(rows, walk.parent())?.attributes;
+    let hands_on = above.mode & SET_GID;
+    if hands_on != 0 {
+        attributes.gid = above.gid;
+    }
+    Ok(Implied::by(naming.directory_mode | hands_on, attributes))
 }
 
 /// Gives new content a key; what the key named before is kept or given up. Raises NotFound("view"), Precondition, Invalid, Limit.
@@ -250,15 +284,16 @@ pub fn publish(
     view: &str,
     key: &[u8],
     origin: Origin,
-    description: Description,
+    mut description: Description,
     terms: &Terms,
 ) -> Result<ElementInfo> {
     path::check_key(key)?;
-    check_attributes(&description.attributes)?;
     let view = path::view_id(tx, view)?;
     let walk = path::walk(tx, view, key)?;
     let old = current(tx, &walk)?;
     check_condition(terms.condition.as_ref(), old.as_ref())?;
+    let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
+    check_attributes(&description.attributes)?;
     let id = if let Origin::Hidden(id, _) = origin { id } else { tx.new_id() };
     let mut row = blank(tx, Kind::File, description.attributes);
     row.parent = view;
@@ -266,11 +301,12 @@ pub fn publish(
     (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
     // What the key names may be the source: filled first, then succeeded.
     row.size = fill(tx, id, origin)?;
+    aside::check_policy(tx, view, &walk, row.size)?;
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
         tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;
     }
-    name(tx, &walk, id)?;
+    name(tx, &walk, id, implied)?;
     tx.put_element(id, row.clone())?;
     let parts = part_infos(&row, description.parts.iter().map(|(_, part)| part));
     Ok(ElementInfo {
@@ -364,7 +400,10 @@ fn delete_version(
     };
     if is_current || current.is_none() {
         match versions::take_newest(tx, view, &removal.key)? {
-            Some(element) => name(tx, walk, element)?,
+            Some(element) => {
+                let of = path::element(tx, element)?.attributes;
+                name(tx, walk, element, Implied::by(Naming::default().directory_mode, &of))?;
+            }
             None if is_current => unname(tx, walk)?,
             None => {}
         }
@@ -400,7 +439,7 @@ pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<
     } else {
         row.links.saturating_sub(1)
     };
-    if links > 0 || tx.is_open(id) {
+    if links > 0 || !tx.claim_unopened(id) {
         if links == 0 {
             tx.put(keys::orphan(id), Vec::new())?;
         }

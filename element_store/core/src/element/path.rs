@@ -58,6 +58,20 @@ pub fn element(rows: &dyn Rows, id: u64) -> Result<ElementRow> {
     ElementRow::decode(&bytes)
 }
 
+/// The view root of a directory, and the key that a name in it has.
+pub fn key_of(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<(u64, Vec<u8>)> {
+    let (mut at, mut parts) = (directory, vec![spelled.to_vec()]);
+    loop {
+        let row = element(rows, at)?;
+        if row.parent == keys::ROOT || at == keys::ROOT {
+            break;
+        }
+        parts.push(row.detail);
+        at = row.parent;
+    }
+    Ok((at, parts.into_iter().rev().flatten().collect()))
+}
+
 /// The name under which the root holds a view.
 pub fn view_name(view: &str) -> Vec<u8> {
     [view.as_bytes(), b"/"].concat()

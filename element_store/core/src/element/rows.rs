@@ -56,6 +56,8 @@ pub struct ElementRow {
     pub implicit: bool,
     /// Content that may have holes.
     pub sparse: bool,
+    /// A directory to which no path of files leads.
+    pub aside: bool,
     /// Names and versions that lead here; of a directory 2, and one for each directory in it.
     pub links: u32,
     pub size: u64,
@@ -281,6 +283,7 @@ impl ElementRow {
             kind,
             implicit: false,
             sparse: false,
+            aside: false,
             links: if kind == Kind::Directory { 2 } else { 1 },
             size: 0,
             content_version: 1,
@@ -314,7 +317,11 @@ impl ElementRow {
         let mut writer = begin(self.born);
         writer
             .u8(self.kind.code())
-            .u8(u8::from(self.implicit) | u8::from(self.composite) << 1 | u8::from(self.version != 0) << 2 | u8::from(self.sparse) << 3)
+            .u8(u8::from(self.implicit)
+                | u8::from(self.composite) << 1
+                | u8::from(self.version != 0) << 2
+                | u8::from(self.sparse) << 3
+                | u8::from(self.aside) << 4)
             .varint(u64::from(self.links));
         writer.varint(self.size).varint(self.content_version);
         writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
@@ -338,6 +345,7 @@ impl ElementRow {
             implicit: flags & 1 != 0,
             composite: flags & 2 != 0,
             sparse: flags & 8 != 0,
+            aside: flags & 16 != 0,
             links: narrow(reader.varint()?)?,
             size: reader.varint()?,
             content_version: reader.varint()?,

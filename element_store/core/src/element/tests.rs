@@ -26,6 +26,7 @@ impl World {
             pins: Pins::default(),
             opens: Default::default(),
             epoch: AtomicU64::new(1),
+            news: Default::default(),
         };
         let world = Self { meta, shared };
         world.change(namespace::create_root);
@@ -140,6 +141,7 @@ fn rows_read_back_as_written() {
         kind: Kind::File,
         implicit: false,
         sparse: true,
+        aside: true,
         links: 1,
         size: u64::MAX,
         content_version: 2,

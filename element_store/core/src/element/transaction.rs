@@ -1,15 +1,17 @@
 //! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
 
 use super::Rows;
+use super::files::check_name;
 use super::keys;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, MappingRow, VersionRow};
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, VersionRow};
 use crate::error::{Error, Result};
+use crate::filesystem::news::{Hub, News, Origin};
 use crate::journal::Filling;
 use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Hands out ids that never return: a lease of them is written ahead, so a crash skips ids but never repeats one.
 #[derive(Debug)]
@@ -135,31 +137,73 @@ impl Pins {
 
 /// Elements that files have open, counted: what loses its last name lives on until it is closed.
 #[derive(Debug, Default)]
-pub struct Opens(Mutex<HashMap<u64, usize>>);
+pub struct Opens {
+    inner: Mutex<OpenTable>,
+    buried: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct OpenTable {
+    counts: HashMap<u64, OpenCount>,
+    /// A change on its way gives them up, as nobody had them open.
+    dying: HashSet<u64>,
+}
+
+#[derive(Debug, Default)]
+struct OpenCount {
+    opens: usize,
+    /// A change, perhaps on its way still, would have given it up.
+    outlives: bool,
+}
 
 impl Opens {
-    fn table(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, OpenTable> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a change on its way gives up is gone when this returns; anything else stays until it is closed. Not for the writer's thread.
     pub fn open(&self, element: u64) {
-        *self.table().entry(element).or_default() += 1;
+        let mut table = self
+            .buried
+            .wait_while(self.table(), |table| table.dying.contains(&element))
+            .unwrap_or_else(PoisonError::into_inner);
+        table.counts.entry(element).or_default().opens += 1;
     }
 
-    /// True if it was the last.
+    /// True if it was the last, of an element that was to be given up meanwhile.
     pub fn close(&self, element: u64) -> bool {
         let mut table = self.table();
-        match table.get_mut(&element) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
+        match table.counts.get_mut(&element) {
+            Some(count) if count.opens > 1 => {
+                count.opens -= 1;
                 false
             }
-            _ => table.remove(&element).is_some(),
+            _ => table.counts.remove(&element).is_some_and(|count| count.outlives),
         }
     }
 
-    pub fn is_open(&self, element: u64) -> bool {
-        self.table().contains_key(&element)
+    /// It is to be given up when it is closed.
+    pub fn outlive(&self, element: u64) {
+        self.table().counts.entry(element).and_modify(|count| count.outlives = true);
+    }
+
+    /// Claims what nobody has open for giving it up; nobody can open it until `buried`.
+    fn claim(&self, element: u64) -> bool {
+        let mut table = self.table();
+        if let Some(count) = table.counts.get_mut(&element) {
+            count.outlives = true;
+            return false;
+        }
+        table.dying.insert(element);
+        true
+    }
+
+    fn buried(&self, elements: &[u64]) {
+        let mut table = self.table();
+        elements.iter().for_each(|element| {
+            table.dying.remove(element);
+        });
+        self.buried.notify_all();
     }
 }
 
@@ -170,6 +214,7 @@ pub struct Shared {
     pub pins: Pins,
     pub opens: Opens,
     pub epoch: AtomicU64,
+    pub news: Hub,
 }
 
 /// Where payloads of the open journal record go.
@@ -189,10 +234,16 @@ pub struct Transaction<'a> {
     landing: &'a Landing,
     landing_mark: usize,
     pub now_ns: i64,
-    /// Elements given up in this transaction.
+    /// Elements that no reader can pin until this is seen.
     dying: Vec<u64>,
+    /// Elements that nobody can open until this is seen.
+    unopened: Vec<u64>,
     /// Change of live payload bytes, by segment.
     live: HashMap<u64, i64>,
+    /// In whose name it changes what it changes.
+    pub origin: Origin,
+    /// `None`: nobody listens.
+    news: Option<Vec<News>>,
 }
 
 /// What the store must know of a transaction that went through.
@@ -200,6 +251,9 @@ pub struct Transaction<'a> {
 pub struct Effects {
     pub live: HashMap<u64, i64>,
     dying: Vec<u64>,
+    unopened: Vec<u64>,
+    origin: Origin,
+    news: Vec<News>,
 }
 
 impl Effects {
@@ -208,6 +262,10 @@ impl Effects {
         if !self.dying.is_empty() {
             shared.pins.buried(&self.dying);
         }
+        if !self.unopened.is_empty() {
+            shared.opens.buried(&self.unopened);
+        }
+        shared.news.tell(self.origin, &self.news);
     }
 }
 
@@ -221,7 +279,10 @@ impl<'a> Transaction<'a> {
             landing_mark,
             now_ns,
             dying: Vec::new(),
+            unopened: Vec::new(),
             live: HashMap::new(),
+            origin: 0,
+            news: shared.news.is_heard().then(Vec::new),
         }
     }
 
@@ -238,6 +299,9 @@ impl<'a> Transaction<'a> {
             Effects {
                 live: self.live,
                 dying: self.dying,
+                unopened: self.unopened,
+                origin: self.origin,
+                news: self.news.unwrap_or_default(),
             },
         ))
     }
@@ -246,6 +310,7 @@ impl<'a> Transaction<'a> {
     pub fn abort(self, error: Error) -> Error {
         self.landing.filling.truncate(self.landing_mark);
         self.shared.pins.buried(&self.dying);
+        self.shared.opens.buried(&self.unopened);
         error
     }
 
@@ -283,8 +348,13 @@ impl<'a> Transaction<'a> {
         self.shared.pins.is_pinned(element)
     }
 
-    pub fn is_open(&self, element: u64) -> bool {
-        self.shared.opens.is_open(element)
+    /// Has nobody it open? If so, nobody can open it until it is seen that it is gone.
+    pub fn claim_unopened(&mut self, element: u64) -> bool {
+        let claimed = self.shared.opens.claim(element);
+        if claimed {
+            self.unopened.push(element);
+        }
+        claimed
     }
 
     pub fn occupy(&mut self, location: &Location) {
@@ -300,7 +370,43 @@ impl<'a> Transaction<'a> {
     }
 
     pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        match key.first() {
+            Some(&keys::ELEMENT) => self.note(|| News::Attributes(keys::id_of(key))),
+            Some(&keys::ENTRY) => self.note_entry(keys::id_of(key), &key[9..]),
+            _ => {}
+        }
         self.rows.delete(key)
+    }
+
+    fn note(&mut self, news: impl FnOnce() -> News) {
+        if let Some(noted) = &mut self.news {
+            let one = news();
+            if !noted.contains(&one) {
+                noted.push(one);
+            }
+        }
+    }
+
+    /// Names that files cannot have are no news to them.
+    fn note_entry(&mut self, parent: u64, spelled: &[u8]) {
+        let name = spelled.strip_suffix(b"/").unwrap_or(spelled);
+        if check_name(name).is_ok() {
+            self.note(|| News::Entry(parent, name.to_vec()));
+        }
+    }
+
+    /// What nobody can have seen before is no news.
+    fn note_element(&mut self, id: u64, row: &ElementRow) -> Result<()> {
+        if self.news.is_none() {
+            return Ok(());
+        }
+        let Some(old) = self.rows.get(&keys::element(id))? else {
+            return Ok(());
+        };
+        let old = ElementRow::decode(&old)?;
+        let is_content = row.kind == Kind::File && (old.content_version, old.size) != (row.content_version, row.size);
+        self.note(|| if is_content { News::Content(id) } else { News::Attributes(id) });
+        Ok(())
     }
 
     pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<usize> {
@@ -325,11 +431,13 @@ impl<'a> Transaction<'a> {
 
     pub fn put_element(&mut self, id: u64, mut row: ElementRow) -> Result<()> {
         row.born = self.epoch();
+        self.note_element(id, &row)?;
         self.put(keys::element(id), row.encode())
     }
 
     pub fn put_entry(&mut self, parent: u64, name: &[u8], mut row: EntryRow) -> Result<()> {
         row.born = self.epoch();
+        self.note_entry(parent, name);
         self.put(keys::entry(parent, name), row.encode())
     }
 
@@ -364,5 +472,36 @@ impl Rows for Transaction<'_> {
 
     fn range(&self, from: &[u8], to: &[u8], reverse: bool) -> RangeIter<'_> {
         self.rows.range(from, to, reverse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// An open that came between a removal and its being seen found the element, which then went away under it.
+    #[test]
+    fn what_is_being_given_up_is_opened_only_when_that_is_seen() {
+        let opens = Arc::new(Opens::default());
+        assert!(opens.claim(7));
+        let (opened, wait) = channel();
+        let opener = std::thread::spawn({
+            let opens = opens.clone();
+            move || {
+                opens.open(7);
+                opened.send(()).unwrap();
+            }
+        });
+        assert!(wait.recv_timeout(Duration::from_millis(50)).is_err());
+        opens.buried(&[7]);
+        opener.join().unwrap();
+        assert!(!opens.claim(7), "it is open now");
+        opens.open(7);
+        assert!(!opens.close(7));
+        assert!(opens.close(7), "it was to be given up meanwhile");
+        opens.open(8);
+        assert!(!opens.close(8));
     }
 }

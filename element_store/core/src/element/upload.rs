@@ -7,7 +7,7 @@ use super::info::{Digests, ElementInfo, Terms, UploadInfo, UploadedPart, hex};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, Etag, PartRow, UploadRow};
 use super::transaction::Transaction;
-use super::{Rows, keys, path};
+use super::{Rows, aside, keys, path};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -85,6 +85,8 @@ pub fn create(
         return Err(Error::Limit(format!("an upload remembers at most {EXTRA_BYTES_MAX} bytes")));
     }
     let (view, id) = (path::view_id(tx, view)?, tx.new_id());
+    // Better now than after the last part.
+    aside::check_policy(tx, view, &path::walk(tx, view, key)?, 1)?;
     let row = UploadRow {
         created_ns: tx.now_ns,
         attributes,

@@ -10,6 +10,7 @@
 pub mod judge;
 pub mod locks;
 pub mod model;
+pub mod news;
 mod strict;
 
 pub use rustix::io::Errno;
@@ -232,4 +233,9 @@ pub trait FileSystem: Send + Sync {
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()>;
 
     fn statistics(&self) -> Result<Statistics>;
+
+    /// News of what others change from now on (`news`). `None` if it has none: then whoever keeps copies must ask again after a while.
+    fn subscribe(&self) -> Option<std::sync::Arc<news::Listener>> {
+        None
+    }
 }

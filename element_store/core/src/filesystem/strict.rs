@@ -3,6 +3,7 @@
 //! Invariant: a change that was answered with success is on the devices. Owns nothing; every call is the inner file system's, and a change is
 //! followed by its `sync`, which callers at one moment share.
 
+use super::news::Listener;
 use super::{Allocation, Changes, Entry, FileSystem, Inode, New, Node, Owner, Replace, Result, Seek, Statistics, XattrMode};
 use std::sync::Arc;
 
@@ -120,5 +121,9 @@ impl FileSystem for Strict {
 
     fn statistics(&self) -> Result<Statistics> {
         self.0.statistics()
+    }
+
+    fn subscribe(&self) -> Option<Arc<Listener>> {
+        self.0.subscribe()
     }
 }

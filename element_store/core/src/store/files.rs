@@ -10,11 +10,11 @@ use crate::element::file_content::{self, CUT_RUNS_MAX, PINNED, Place};
 use crate::element::namespace::SHARED_RUNS_MAX;
 use crate::element::rows::ElementRow;
 use crate::element::transaction::Transaction;
-use crate::element::{Rows, directory, file_names, files, keys};
+use crate::element::{Rows, file_names, files, keys, metadata};
 use crate::error::Error;
 use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
-    TRANSFER_BYTES_MAX, XattrMode,
+    TRANSFER_BYTES_MAX, XattrMode, news,
 };
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -24,8 +24,8 @@ const LOCKS: usize = 64;
 const CHANGE_BYTES: usize = 96 * 1024;
 /// A run that is cut or shared, with the extent that it gives back.
 const RUN_BYTES: usize = 512;
-/// Entries that one look at a directory decodes.
-const LIST_ROWS: usize = 1024;
+/// Orphans that one look finds.
+const ORPHAN_ROWS: usize = 1024;
 
 /// Who changes content, and who parts with readers.
 pub(super) struct ContentLocks([RwLock<()>; LOCKS]);
@@ -61,7 +61,12 @@ impl Core {
 
     /// `flush`: for what it names in segments.
     fn commit_with<T: Send + 'static>(&self, flush: Option<Flush>, payload: usize, rows: usize, work: Work<T>) -> crate::error::Result<T> {
-        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, work))
+        let origin = news::speaker();
+        let spoken = move |tx: &mut Transaction| {
+            tx.origin = origin;
+            work(tx)
+        };
+        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, spoken))
     }
 
     /// Changes content, after parting with its readers if need be; `work` makes the change anew for each attempt.
@@ -165,7 +170,7 @@ impl Store {
     pub(super) fn forget_orphans(&self) -> crate::error::Result<()> {
         let (from, to) = keys::table(keys::ORPHAN);
         loop {
-            let orphans = self.core.snapshot().get_range(&from, &to, LIST_ROWS, false)?;
+            let orphans = self.core.snapshot().get_range(&from, &to, ORPHAN_ROWS, false)?;
             if orphans.is_empty() {
                 return Ok(());
             }
@@ -230,10 +235,12 @@ impl FileSystem for Store {
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
         let inode = self.core.staged_id().map_err(errno)?;
-        self.core.committer.shared.opens.open(inode);
+        let opens = &self.core.committer.shared.opens;
+        opens.open(inode);
         let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
-        if made.is_err() {
-            self.core.committer.shared.opens.close(inode);
+        match made {
+            Ok(_) => opens.outlive(inode),
+            Err(_) => drop(opens.close(inode)),
         }
         made
     }
@@ -283,9 +290,7 @@ impl FileSystem for Store {
     }
 
     fn close(&self, inode: Inode) {
-        let was_last = self.core.committer.shared.opens.close(inode);
-        let is_orphan = || self.core.snapshot().get(&keys::orphan(inode)).is_ok_and(|row| row.is_some());
-        if was_last && is_orphan() {
+        if self.core.committer.shared.opens.close(inode) {
             // If that fails, the next start does it.
             self.core
                 .committer
@@ -355,32 +360,17 @@ impl FileSystem for Store {
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-        self.see(|rows| {
-            files::directory_row(rows, directory)?;
-            let (mut entries, mut after) = (Vec::new(), cookie);
-            while entries.len() < limit {
-                let found = directory::list(rows, directory, after, LIST_ROWS.min(limit - entries.len()))?;
-                let Some((last, ..)) = found.last() else { break };
-                after = *last;
-                for (cookie, spelled, entry) in found {
-                    let Some(name) = files::shown_name(rows, directory, &spelled)? else {
-                        continue;
-                    };
-                    let row = files::row(rows, entry.element)?;
-                    entries.push(Entry {
-                        name: name.to_vec(),
-                        cookie,
-                        node: files::node(rows, entry.element, &row)?,
-                    });
-                }
-            }
-            Ok(entries)
-        })
+        self.see(|rows| files::list(rows, directory, cookie, limit))
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
-        let row = self.row(inode)?;
-        row.attributes.xattrs.get(&text(name)?).cloned().ok_or(Errno::NODATA)
+        let (row, name) = (self.row(inode)?, text(name)?);
+        row.attributes
+            .xattrs
+            .get(&name)
+            .filter(|_| metadata::is_shown(&name))
+            .cloned()
+            .ok_or(Errno::NODATA)
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
@@ -390,7 +380,8 @@ impl FileSystem for Store {
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>> {
         let row = self.row(inode)?;
-        Ok(row.attributes.xattrs.into_keys().map(String::into_bytes).collect())
+        let names = row.attributes.xattrs.into_keys().filter(|name| metadata::is_shown(name));
+        Ok(names.map(String::into_bytes).collect())
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
@@ -406,5 +397,9 @@ impl FileSystem for Store {
             free_bytes: space.free_bytes,
             elements: 0,
         })
+    }
+
+    fn subscribe(&self) -> Option<Arc<news::Listener>> {
+        Some(self.core.committer.shared.news.subscribe())
     }
 }

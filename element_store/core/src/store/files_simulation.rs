@@ -9,6 +9,7 @@ use crate::device::fault::FaultScript;
 use crate::device::memory::{MemoryDevice, PowerSwitch};
 use crate::device::random::{Seeded, from_seed};
 use crate::element::invariants;
+use crate::filesystem::judge::mirror::Mirror;
 use crate::filesystem::judge::{FakeClock, Judge, Side, Verdict};
 use crate::filesystem::model::Model;
 use crate::meta::lsm::LsmSettings;
@@ -182,13 +183,19 @@ impl Trial {
     }
 
     fn live(&mut self, steps: usize) -> Verdict {
+        let mut mirror = Mirror::new(self.world.store.as_ref())?;
         for _ in 0..steps {
             self.world.make_room().unwrap();
             self.judge.step(&self.model, self.world.store.as_ref())?;
+            mirror.hear(self.world.store.as_ref())?;
             match self.random.below(100) {
                 lot @ 0..5 => self.world.background(lot).unwrap(),
-                5 => self.lose_power()?,
+                5 => {
+                    self.lose_power()?;
+                    mirror = Mirror::new(self.world.store.as_ref())?;
+                }
                 6 => {
+                    mirror.compare(self.world.store.as_ref())?;
                     self.world.check()?;
                     self.judge.compare(&self.model, self.world.store.as_ref())?;
                 }

@@ -13,6 +13,8 @@ mod files;
 mod files_simulation;
 mod guard;
 mod landing;
+#[cfg(test)]
+mod namespace_tests;
 mod open;
 mod read;
 mod reduce;

@@ -140,6 +140,7 @@ impl Store {
             pins: Pins::default(),
             opens: Opens::default(),
             epoch: AtomicU64::new(1),
+            news: Default::default(),
         };
         let (lag, pressure) = (engine.clone(), wake.clone());
         let committer = Arc::new(Committer::new(

@@ -10,6 +10,7 @@ use crate::device::fault::FaultScript;
 use crate::device::memory::{MemoryDevice, PowerSwitch};
 use crate::device::random::{Seeded, from_seed};
 use crate::element::invariants;
+use crate::filesystem::judge::mirror::Mirror;
 use crate::meta::lsm::LsmSettings;
 use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Pool};
 use crate::segment::Class;
@@ -128,6 +129,7 @@ impl World {
         Terms {
             condition: None,
             versioning: self.versioning(),
+            ..Terms::default()
         }
     }
 
@@ -395,11 +397,14 @@ impl World {
 
     fn live(&mut self, rounds: usize) {
         for _ in 0..rounds {
+            let mut mirror = Mirror::new(self.store.as_ref()).unwrap();
             for _ in 0..self.random.below(12) {
                 self.change().unwrap();
                 if self.random.chance(3) {
                     self.background().unwrap();
                 }
+                mirror.hear(self.store.as_ref()).unwrap();
+                mirror.compare(self.store.as_ref()).unwrap();
             }
             match self.random.below(5) {
                 0 => {

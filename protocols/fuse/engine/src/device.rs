@@ -27,6 +27,15 @@ impl Device {
         asked.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
 
+    /// Returns when the mount is gone.
+    pub fn wait_gone(&self) {
+        while self.connected() {
+            let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+            // A signal ends a wait early.
+            let _ = rustix::event::poll(&mut fds, None);
+        }
+    }
+
     /// The next request's bytes; `None` when the mount is gone.
     pub fn request(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         loop {
@@ -53,11 +62,11 @@ impl Device {
         let _ = self.send(unique, -error.raw_os_error(), &[], &[]);
     }
 
-    /// Tells the kernel something that it did not ask for. What it does not know about needs no news.
-    pub fn notify(&self, notification: u32, payload: &[u8]) -> Result<(), Errno> {
+    /// Tells the kernel something that it did not ask for. False: it does not know what this is about.
+    pub fn notify(&self, notification: u32, payload: &[u8]) -> Result<bool, Errno> {
         match self.send(0, notification as i32, payload, &[]) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            sent => sent,
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            sent => sent.map(|()| true),
         }
     }
 

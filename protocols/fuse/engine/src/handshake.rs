@@ -27,8 +27,8 @@ const WANTED: u64 = NEEDED
     | init::PARALLEL_DIROPS
     | init::CACHE_SYMLINKS;
 
-/// Answers the kernel's first requests, until it and we have agreed. ENOTCONN if the mount went away meanwhile, EPROTO if the kernel is too old.
-pub fn shake(device: &Device, locks: bool) -> Result<()> {
+/// Answers the kernel's first requests, until it and we have agreed; returns the minor version that the kernel speaks. ENOTCONN if the mount went away meanwhile, EPROTO if the kernel is too old.
+pub fn shake(device: &Device, locks: bool) -> Result<u32> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
         let length = device.request(&mut buffer)?.ok_or(Errno::NOTCONN)?;
@@ -38,19 +38,17 @@ pub fn shake(device: &Device, locks: bool) -> Result<()> {
             continue;
         }
         let mut out = Writer::default();
-        match agree(body, locks, &mut out) {
-            Ok(()) => device.answer(header.unique, out.as_slice(), &[]),
-            Err(error) => {
-                device.refuse(header.unique, error);
-                return Err(error);
-            }
+        let agreed = agree(body, locks, &mut out);
+        match agreed {
+            Ok(_) => device.answer(header.unique, out.as_slice(), &[]),
+            Err(error) => device.refuse(header.unique, error),
         }
-        return Ok(());
+        return agreed;
     }
 }
 
 /// `struct fuse_init_in` and `struct fuse_init_out`
-fn agree(mut body: Reader, locks: bool, out: &mut Writer) -> Result<()> {
+fn agree(mut body: Reader, locks: bool, out: &mut Writer) -> Result<u32> {
     let (major, minor) = (body.u32()?, body.u32()?);
     if major != MAJOR || minor < MINOR_MIN {
         return Err(Errno::PROTO);
@@ -75,7 +73,7 @@ fn agree(mut body: Reader, locks: bool, out: &mut Writer) -> Result<()> {
         .u16(0)
         .u32((flags >> 32) as u32)
         .zeros(28);
-    Ok(())
+    Ok(minor)
 }
 
 #[cfg(test)]

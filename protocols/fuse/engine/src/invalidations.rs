@@ -1,160 +1,162 @@
 //! News for the kernel: what another face changed, so that no cache shows what was.
 //!
-//! The kernel waits for page locks while it drops pages, and those may need an answer from us; so news is only queued here and told by a thread of
-//! its own, never by one that answers requests. The queue is bounded: when it is full, all open content is dropped from the kernel's cache and every
-//! later open drops its own, and names and attributes are as old as their timeouts at most.
+//! The kernel waits for page locks while it drops pages, and for a directory's lock while it forgets a name; who holds them may wait for an answer from
+//! us. So news is told by a thread of its own, never by one that answers requests, and whoever brings news only queues it.
+//!
+//! An answer that was made before a change may reach the kernel after the news of it, and would be believed then. Three things prevent that: the kernel
+//! refuses attributes that it asked for before it was told of the inode, and looks names up under the lock that telling takes; an answer is not to be
+//! kept at all if anything was told since it was asked for (`Freshness`); and what the kernel knew of is told a second time a little later, which covers
+//! the inode that it met just between the two.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use trefoil_core::filesystem::news::{Listener, NEWS_MAX, News, Origin};
 use trefoil_core::filesystem::{Inode, ROOT};
 
 use crate::device::Device;
-use crate::known::{Known, lock};
+use crate::known::Known;
 use crate::wire::{Writer, notification};
 
-/// News that wait.
-const NEWS_MAX: usize = 65_536;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum News {
-    Content(Inode),
-    Attributes(Inode),
-    Entry(Inode, Vec<u8>),
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    news: VecDeque<News>,
-    overflowed: bool,
-    closed: bool,
-}
+/// By then every answer that was on its way when news was told has arrived.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Where the other faces say what they changed. Cheap to clone; never waits for the kernel.
 #[derive(Debug, Clone)]
 pub struct Invalidations {
-    shared: Arc<(Mutex<Queue>, Condvar)>,
+    listener: Arc<Listener>,
     root: Inode,
 }
 
+/// A moment that answers are held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Freshness(u64);
+
 impl Invalidations {
-    pub(crate) fn new(root: Inode) -> Self {
-        Self {
-            shared: Arc::default(),
-            root,
-        }
+    pub(crate) fn new(root: Inode, listener: Arc<Listener>) -> Self {
+        Self { listener, root }
     }
 
     /// The bytes of a file changed, and its attributes with them.
     pub fn content(&self, inode: Inode) {
-        self.push(News::Content(inode));
+        self.listener.tell(&[News::Content(inode)]);
     }
 
     /// Mode, owner, links, times or xattrs changed, not the bytes.
     pub fn attributes(&self, inode: Inode) {
-        self.push(News::Attributes(inode));
+        self.listener.tell(&[News::Attributes(inode)]);
     }
 
     /// A directory's entry came, went or names something else now.
     pub fn entry(&self, directory: Inode, name: &[u8]) {
-        self.push(News::Entry(directory, name.to_vec()));
+        self.listener.tell(&[News::Entry(directory, name.to_vec())]);
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.listener.origin()
+    }
+
+    pub(crate) fn now(&self) -> Freshness {
+        Freshness(self.listener.told())
+    }
+
+    /// Nothing was told since.
+    pub(crate) fn is_fresh(&self, since: Freshness) -> bool {
+        self.listener.told() == since.0
     }
 
     pub(crate) fn close(&self) {
-        lock(&self.shared.0).closed = true;
-        self.shared.1.notify_all();
-    }
-
-    /// Tells the kernel until `close`.
-    pub(crate) fn tell(&self, device: &Device, known: &Known) {
-        while let Some((news, overflowed)) = self.wait() {
-            if overflowed {
-                known.forget_versions();
-                known
-                    .open()
-                    .into_iter()
-                    .for_each(|(inode, _)| self.say(device, &News::Content(inode)));
-            }
-            news.iter().for_each(|one| self.say(device, one));
-        }
-    }
-
-    fn push(&self, news: News) {
-        let mut queue = lock(&self.shared.0);
-        if queue.closed {
-            return;
-        }
-        if queue.news.len() >= NEWS_MAX {
-            queue.overflowed = true;
-        } else {
-            queue.news.push_back(news);
-        }
-        drop(queue);
-        self.shared.1.notify_one();
-    }
-
-    fn wait(&self) -> Option<(VecDeque<News>, bool)> {
-        let mut queue = lock(&self.shared.0);
-        while queue.news.is_empty() && !queue.overflowed {
-            if queue.closed {
-                return None;
-            }
-            queue = self.shared.1.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        Some((std::mem::take(&mut queue.news), std::mem::take(&mut queue.overflowed)))
-    }
-
-    fn say(&self, device: &Device, news: &News) {
-        let mut payload = Writer::default();
-        let code = match news {
-            News::Content(inode) => {
-                payload.u64(self.outward(*inode)).u64(0).u64(0);
-                notification::INVALIDATE_INODE
-            }
-            News::Attributes(inode) => {
-                // A negative offset leaves the pages.
-                payload.u64(self.outward(*inode)).u64(u64::MAX).u64(0);
-                notification::INVALIDATE_INODE
-            }
-            News::Entry(directory, name) => {
-                payload
-                    .u64(self.outward(*directory))
-                    .u32(name.len() as u32)
-                    .u32(0)
-                    .bytes(name)
-                    .zeros(1);
-                notification::INVALIDATE_ENTRY
-            }
-        };
-        // Fails only when the mount is ending, and its caches with it.
-        let _ = device.notify(code, payload.as_slice());
-    }
-
-    fn outward(&self, inode: Inode) -> u64 {
-        if inode == self.root { ROOT } else { inode }
+        self.listener.close();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Tells the kernel, in a thread of its own.
+pub struct Teller {
+    pub invalidations: Invalidations,
+    pub device: Arc<Device>,
+    pub known: Arc<Known>,
+    /// The kernel can be told to look up every name again.
+    pub has_epochs: bool,
+}
 
-    #[test]
-    fn news_come_in_order_and_a_full_queue_says_so() {
-        let news = Invalidations::new(ROOT);
-        news.content(7);
-        news.entry(1, b"a");
-        assert_eq!(
-            news.wait(),
-            Some((VecDeque::from([News::Content(7), News::Entry(1, b"a".to_vec())]), false))
-        );
-        for inode in 0..=NEWS_MAX as u64 {
-            news.attributes(inode);
+impl Teller {
+    /// Until `Invalidations::close`.
+    pub fn tell(&self) {
+        let mut again: VecDeque<(Instant, News)> = VecDeque::new();
+        loop {
+            let pause = again.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+            let Some(heard) = self.invalidations.listener.hear(pause) else {
+                return;
+            };
+            if heard.everything {
+                self.forget_everything();
+            }
+            let due = Instant::now() + AGAIN_AFTER;
+            for news in heard.news {
+                if self.say(&news) {
+                    again.push_back((due, news));
+                }
+            }
+            let now = Instant::now();
+            while again.len() > NEWS_MAX || again.front().is_some_and(|(due, _)| *due <= now) {
+                let Some((_, news)) = again.pop_front() else { break };
+                // Pages were locked while they were read, and are dropped for good.
+                self.say(&match news {
+                    News::Content(inode) => News::Attributes(inode),
+                    news => news,
+                });
+            }
         }
-        let (told, overflowed) = news.wait().unwrap();
-        assert_eq!((told.len(), overflowed), (NEWS_MAX, true));
-        news.close();
-        news.content(8);
-        assert_eq!(news.wait(), None);
+    }
+
+    /// News were lost: whatever the kernel keeps may be old.
+    fn forget_everything(&self) {
+        self.known.forget_versions();
+        if self.has_epochs {
+            // Fails only when the mount is ending.
+            let _ = self.device.notify(notification::NEXT_EPOCH, &[]);
+        }
+        for (inode, is_open) in self.known.all() {
+            self.say(&if is_open { News::Content(inode) } else { News::Attributes(inode) });
+        }
+        self.say(&News::Attributes(self.invalidations.root));
+    }
+
+    /// Whether the kernel knew of it, or is about to.
+    fn say(&self, news: &News) -> bool {
+        let mut payload = Writer::default();
+        let (News::Content(about) | News::Attributes(about) | News::Entry(about, _)) = news;
+        if *about != self.invalidations.root && !self.known.is_known(*about) {
+            return false;
+        }
+        let about = self.outward(*about);
+        let (code, is_new) = match news {
+            News::Content(_) => {
+                payload.u64(about).u64(0).u64(0);
+                (notification::INVALIDATE_INODE, true)
+            }
+            News::Attributes(_) => {
+                // A negative offset leaves the pages.
+                payload.u64(about).u64(u64::MAX).u64(0);
+                (notification::INVALIDATE_INODE, true)
+            }
+            News::Entry(_, name) => {
+                // Looked up again at its next use; what is found to be the same stays where it is.
+                payload
+                    .u64(about)
+                    .u32(name.len() as u32)
+                    .u32(notification::EXPIRE_ONLY)
+                    .bytes(name)
+                    .zeros(1);
+                (notification::INVALIDATE_ENTRY, false)
+            }
+        };
+        // Fails only when the mount is ending, and its caches with it.
+        self.device.notify(code, payload.as_slice()).is_ok_and(|knew| knew || is_new)
+    }
+
+    fn outward(&self, inode: Inode) -> u64 {
+        if inode == self.invalidations.root { ROOT } else { inode }
     }
 }

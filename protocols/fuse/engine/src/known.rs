@@ -1,9 +1,9 @@
-//! What the kernel holds of each inode: how often it has it open, and the version of the content that its page cache may show.
+//! What the kernel holds of each inode: how often it was named to it, how often it has it open, and the version of the content that its page cache
+//! may show.
 //!
 //! A page cache outlives the last close and is kept at the next open only if the content is of the version that the kernel saw last. A write through
 //! this mount continues that version when it is exactly the next one; anything else (another face wrote between) makes it unknown, and the next
-//! open drops the cache. Forgetting an entry that nobody has open costs one dropped cache, so the table is bounded by forgetting. What is open is
-//! never forgotten; the processes that hold it open bound that.
+//! open drops the cache. An inode is here until the kernel forgets it (FORGET) and closes it, so the table is as long as the kernel's own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use trefoil_core::filesystem::Inode;
 
 const SHARDS: usize = 16;
-/// Inodes of one shard beyond which those that are not open are forgotten.
-const SHARD_INODES_MAX: usize = 4096;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Held {
     /// The highest version that was heard of.
     seen: u64,
     /// The kernel's page cache shows that version and no other.
     whole: bool,
     opens: u64,
+    /// Times that it was named to the kernel, less those that it forgot.
+    lookups: u64,
 }
 
 #[derive(Debug, Default)]
@@ -32,26 +32,40 @@ impl Known {
     /// Counts an open; whether the kernel's page cache may be kept.
     pub fn opened(&self, inode: Inode, version: u64) -> bool {
         let mut shard = self.shard(inode);
-        if shard.len() >= SHARD_INODES_MAX && !shard.contains_key(&inode) {
-            shard.retain(|_, held| held.opens > 0);
-        }
-        let held = shard.entry(inode).or_insert(Held {
-            seen: version,
-            whole: false,
-            opens: 0,
-        });
+        let held = shard.entry(inode).or_default();
         let same = held.whole && held.seen == version;
         *held = Held {
             seen: version,
             whole: true,
             opens: held.opens + 1,
+            ..*held
         };
         same
     }
 
     pub fn closed(&self, inode: Inode) {
-        if let Some(held) = self.shard(inode).get_mut(&inode) {
-            held.opens = held.opens.saturating_sub(1);
+        self.lessen(inode, |held| held.opens = held.opens.saturating_sub(1));
+    }
+
+    /// The kernel is about to be answered with it.
+    pub fn named(&self, inode: Inode) {
+        self.shard(inode).entry(inode).or_default().lookups += 1;
+    }
+
+    pub fn forgotten(&self, inode: Inode, times: u64) {
+        self.lessen(inode, |held| held.lookups = held.lookups.saturating_sub(times));
+    }
+
+    pub fn is_known(&self, inode: Inode) -> bool {
+        self.shard(inode).contains_key(&inode)
+    }
+
+    fn lessen(&self, inode: Inode, less: impl FnOnce(&mut Held)) {
+        let mut shard = self.shard(inode);
+        let Some(held) = shard.get_mut(&inode) else { return };
+        less(held);
+        if held.opens == 0 && held.lookups == 0 {
+            shard.remove(&inode);
         }
     }
 
@@ -84,6 +98,13 @@ impl Known {
         self.shards.iter().flat_map(held).filter(|(_, opens)| *opens > 0).collect()
     }
 
+    /// All that the kernel may know of, and whether it is open.
+    pub fn all(&self) -> Vec<(Inode, bool)> {
+        let held =
+            |shard: &Mutex<HashMap<_, Held>>| -> Vec<_> { lock(shard).iter().map(|(&inode, held)| (inode, held.opens > 0)).collect() };
+        self.shards.iter().flat_map(held).collect()
+    }
+
     /// Drops what is known of content, so that every later open drops the kernel's cache.
     pub fn forget_versions(&self) {
         for shard in &self.shards {
@@ -108,6 +129,7 @@ mod tests {
     #[test]
     fn a_cache_is_kept_only_for_the_version_seen_last() {
         let known = Known::default();
+        known.named(5);
         assert!(!known.opened(5, 1));
         known.closed(5);
         assert!(known.opened(5, 1));
@@ -134,15 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn it_forgets_what_is_closed_and_keeps_what_is_open() {
+    fn it_keeps_what_the_kernel_keeps() {
         let known = Known::default();
-        known.opened(0, 1);
-        for inode in 1..=(SHARD_INODES_MAX as u64 + 1) {
-            known.opened(inode * SHARDS as u64, 1);
-            known.closed(inode * SHARDS as u64);
-        }
-        assert_eq!(known.open(), vec![(0, 1)]);
-        assert!(lock(&known.shards[0]).len() <= SHARD_INODES_MAX);
-        assert!(known.opened(0, 1));
+        known.named(5);
+        known.named(5);
+        known.opened(5, 1);
+        known.opened(6, 1);
+        known.forgotten(5, 2);
+        known.closed(6);
+        assert_eq!((known.all(), known.open()), (vec![(5, true)], vec![(5, 1)]));
+        assert!(known.is_known(5) && !known.is_known(6));
+        known.closed(5);
+        known.forgotten(5, 1);
+        assert!(!known.is_known(5) && known.all().is_empty());
     }
 }

@@ -23,4 +23,4 @@ mod workers;
 
 pub use invalidations::Invalidations;
 pub use mount::{Mount, MountError};
-pub use options::{Locks, Options, THREADS_MAX};
+pub use options::{Locks, Options, THREADS_MAX, Timeouts};

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use trefoil_core::filesystem::FileSystem;
+use trefoil_core::filesystem::news::Listener;
 
 use crate::device::Device;
 use crate::engine::Engine;
-use crate::invalidations::Invalidations;
+use crate::invalidations::{Invalidations, Teller};
 use crate::known::Known;
-use crate::options::{Locks, Options, THREADS_MAX};
+use crate::options::{Locks, Options, THREADS_MAX, Timeouts};
 use crate::syncs::{Syncs, serve};
+use crate::wire::MINOR_EPOCHS;
 use crate::workers::{Live, Workers};
 use crate::{handshake, kernel};
 
@@ -83,12 +85,15 @@ impl Mount {
         number: (u32, u32),
         options: Options,
     ) -> Result<Self, MountError> {
-        handshake::shake(&device, options.locks.is_some()).map_err(MountError::Kernel)?;
+        let minor = handshake::shake(&device, options.locks.is_some()).map_err(MountError::Kernel)?;
+        let has_epochs = minor >= MINOR_EPOCHS;
         let live = Arc::new(Live::default());
-        let invalidations = Invalidations::new(options.root);
+        let listener = fs.subscribe();
+        let timeouts = options.timeouts.unwrap_or(Timeouts::right(listener.is_some(), has_epochs));
+        let invalidations = Invalidations::new(options.root, listener.unwrap_or_else(Listener::alone));
         let (syncs, tickets) = Syncs::new();
         let (threads, read_ahead, locks) = (options.threads, options.read_ahead_bytes, options.locks.clone());
-        let engine = Engine::new(fs.clone(), device.clone(), options, invalidations.clone(), syncs);
+        let engine = Engine::new(fs.clone(), device.clone(), options, timeouts, invalidations.clone(), syncs);
         let known = engine.known().clone();
         let opened = Some(Opened {
             fs: fs.clone(),
@@ -104,8 +109,13 @@ impl Mount {
             opened,
         };
         thread("fuse-sync", &live, move || serve(&fs, &tickets))?;
-        let news = (invalidations, device.clone());
-        thread("fuse-news", &live, move || news.0.tell(&news.1, &known))?;
+        let teller = Teller {
+            invalidations,
+            device: device.clone(),
+            known,
+            has_epochs,
+        };
+        thread("fuse-news", &live, move || teller.tell())?;
         Workers::start(engine, device, threads, &live).map_err(MountError::Thread)?;
         kernel::read_ahead(number, read_ahead);
         Ok(mount)
@@ -113,6 +123,11 @@ impl Mount {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns when it was unmounted, by whomever; `end` is still to be called.
+    pub fn wait_unmounted(&self) {
+        self.device.wait_gone();
     }
 
     /// Where other faces say what they changed.

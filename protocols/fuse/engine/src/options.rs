@@ -17,6 +17,43 @@ pub struct Locks {
     pub client: u64,
 }
 
+/// How long the kernel believes what it was told; another face's change shows after that, or at once with news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub attributes: Duration,
+    pub names: Duration,
+    /// Of a name that is not there; zero asks every time.
+    pub absent_names: Duration,
+}
+
+impl Timeouts {
+    pub const NONE: Self = Self::all(Duration::ZERO);
+    /// Without news: what close-to-open consistency elsewhere has made programs live with.
+    const UNTOLD: Duration = Duration::from_secs(1);
+    /// With news: long enough not to matter, and an end to whatever goes wrong.
+    const TOLD: Duration = Duration::from_secs(3600);
+
+    pub const fn all(time: Duration) -> Self {
+        Self {
+            attributes: time,
+            names: time,
+            absent_names: time,
+        }
+    }
+
+    /// `has_epochs`: the kernel can be told to look up every name again, which must be done when news were lost.
+    pub(crate) fn right(has_news: bool, has_epochs: bool) -> Self {
+        match (has_news, has_epochs) {
+            (true, true) => Self::all(Self::TOLD),
+            (told, _) => Self {
+                attributes: if told { Self::TOLD } else { Self::UNTOLD },
+                names: Self::UNTOLD,
+                absent_names: Duration::ZERO,
+            },
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What `mount` and `df` show as the source.
@@ -32,12 +69,8 @@ pub struct Options {
     pub devices: bool,
     /// At most so many requests are in the store at once: 1 to THREADS_MAX. They start when they are needed.
     pub threads: usize,
-    /// How long the kernel believes what it was told of an inode; another face's change shows after that, or at once with `Mount::invalidations`.
-    pub attribute_timeout: Duration,
-    /// The same of a name.
-    pub entry_timeout: Duration,
-    /// The same of a name that is not there; zero asks every time.
-    pub negative_timeout: Duration,
+    /// How long the kernel believes what it was told; `None`: as long as is right.
+    pub timeouts: Option<Timeouts>,
     /// What the kernel reads ahead at most; it takes this only from root.
     pub read_ahead_bytes: u32,
     /// Without them the kernel keeps locks among its own processes; with them each close of a descriptor is a request.
@@ -64,9 +97,7 @@ impl Default for Options {
             set_id: privileged,
             devices: privileged,
             threads: 16,
-            attribute_timeout: Duration::from_secs(1),
-            entry_timeout: Duration::from_secs(1),
-            negative_timeout: Duration::ZERO,
+            timeouts: None,
             read_ahead_bytes: 1 << 20,
             locks: None,
         }

@@ -10,6 +10,8 @@ pub const MAJOR: u32 = 7;
 pub const MINOR: u32 = 41;
 /// The oldest that has all layouts below (Linux 5.13, which brought FUSE_SETXATTR_EXT).
 pub const MINOR_MIN: u32 = 33;
+/// The first that knows NEXT_EPOCH (Linux 6.16).
+pub const MINOR_EPOCHS: u32 = 44;
 
 pub const HEADER_IN_BYTES: usize = 40;
 pub const HEADER_OUT_BYTES: usize = 16;
@@ -31,7 +33,8 @@ numbers! {
         CREATE = 35, INTERRUPT = 36, DESTROY = 38, IOCTL = 39, BATCH_FORGET = 42, FALLOCATE = 43, READDIRPLUS = 44, RENAME2 = 45, LSEEK = 46,
         COPY_FILE_RANGE = 47, SYNCFS = 50, TMPFILE = 51, STATX = 52, COPY_FILE_RANGE_64 = 53,
     }
-    notification { INVALIDATE_INODE = 2, INVALIDATE_ENTRY = 3 }
+    /// Codes, and a flag of INVALIDATE_ENTRY (older kernels drop the name, whatever it is).
+    notification { INVALIDATE_INODE = 2, INVALIDATE_ENTRY = 3, NEXT_EPOCH = 8, EXPIRE_ONLY = 1 }
     setattr {
         MODE = 1, UID = 2, GID = 4, SIZE = 8, ACCESSED = 16, MODIFIED = 32, ACCESSED_NOW = 128, MODIFIED_NOW = 256, KILL_SUIDGID = 2048,
     }

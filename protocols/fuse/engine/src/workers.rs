@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use trefoil_core::filesystem::news;
+
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::handshake::MESSAGE_BYTES_MAX;
@@ -78,6 +80,8 @@ impl Workers {
     }
 
     fn work(self: &Arc<Self>, alive: &Alive) {
+        // What this mount changes is no news to its kernel.
+        news::speak_as(self.engine.origin());
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         let mut out = Writer::default();
         loop {

@@ -29,7 +29,7 @@ const NAMES: [&[u8]; 12] = [
     "ä".as_bytes(),
     b"\xff\xfe",
     b"a%2F",
-    b".keys",
+    b".key",
     &[b'n'; NAME_BYTES_MAX],
 ];
 const BAD_NAMES: [&[u8]; 8] = [b"", b".", b"..", b"a/", b"/", b"a/b", b"a\0", &[b'n'; NAME_BYTES_MAX + 1]];

@@ -14,6 +14,7 @@ mod compare;
 mod errors;
 mod generate;
 mod listing;
+pub mod mirror;
 mod operation;
 mod pairs;
 

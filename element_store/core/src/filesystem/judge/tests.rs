@@ -5,6 +5,7 @@ mod faulty;
 use super::*;
 use crate::filesystem::model::{Model, system_clock};
 use faulty::{ALL, Fault, Faulty};
+use mirror::Mirror;
 
 const ROOM: u64 = 1 << 30;
 const STEPS: usize = 1000;
@@ -25,6 +26,30 @@ fn a_model_is_like_another() {
         let (judge, a, b) = alike(seed);
         must_pass(run_with(judge, &a, &b, STEPS));
     }
+}
+
+#[test]
+fn the_model_tells_all_that_changes() {
+    for seed in 0..3 {
+        let (mut judge, a, b) = alike(seed);
+        must_pass(judge.step(&a, &b));
+        let mut mirror = Mirror::new(&b).unwrap();
+        for _ in 0..STEPS {
+            must_pass(judge.step(&a, &b));
+            must_pass(mirror.hear(&b));
+            must_pass(mirror.compare(&b));
+        }
+    }
+}
+
+#[test]
+fn a_mirror_that_misses_news_is_found_out() {
+    let (mut judge, a, b) = alike(0);
+    must_pass(judge.step(&a, &b));
+    let mirror = Mirror::new(&b).unwrap();
+    (0..STEPS).for_each(|_| must_pass(judge.step(&a, &b)));
+    mirror.miss();
+    assert!(mirror.compare(&b).is_err());
 }
 
 #[test]

@@ -43,12 +43,17 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub struct Model {
     state: Mutex<State>,
     clock: Clock,
+    news: news::Hub,
 }
 
 impl Model {
     pub fn new(bytes_max: u64, clock: Clock) -> Self {
         let state = Mutex::new(State::new(bytes_max, clock()));
-        Self { state, clock }
+        Self {
+            state,
+            clock,
+            news: news::Hub::default(),
+        }
     }
 
     /// The same tree once more, on its own from here on, with the same clock. What is open is open in both.
@@ -56,18 +61,26 @@ impl Model {
         Self {
             state: Mutex::new(self.locked().clone()),
             clock: self.clock.clone(),
+            news: news::Hub::default(),
         }
+    }
+
+    /// As `subscribe`, with another bound for the news that wait.
+    pub fn subscribe_bounded(&self, news_max: usize) -> Arc<news::Listener> {
+        self.news.subscribe_bounded(news_max)
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, and the one moment at which the whole call happens.
-    fn now(&self) -> (MutexGuard<'_, State>, i64) {
-        let state = self.locked();
+    /// Works on the state, at the one moment at which the whole call happens, and tells what changed.
+    fn change_state<T>(&self, work: impl FnOnce(&mut State, i64) -> T) -> T {
+        let mut state = self.locked();
         let now = (self.clock)();
-        (state, now)
+        let result = work(&mut state, now);
+        self.news.tell(news::speaker(), &state.take_news());
+        result
     }
 }
 
@@ -92,43 +105,35 @@ impl FileSystem for Model {
     }
 
     fn change(&self, inode: Inode, changes: &Changes) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.change(inode, changes, now)
+        self.change_state(|state, now| state.change(inode, changes, now))
     }
 
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.create(directory, name, &new, mode, owner, now)
+        self.change_state(|state, now| state.create(directory, name, &new, mode, owner, now))
     }
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.create_unnamed(directory, mode, owner, now)
+        self.change_state(|state, now| state.create_unnamed(directory, mode, owner, now))
     }
 
     fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.link(inode, directory, name, now)
+        self.change_state(|state, now| state.link(inode, directory, name, now))
     }
 
     fn unlink(&self, directory: Inode, name: &[u8]) -> Result<()> {
-        let (mut state, now) = self.now();
-        state.unlink(directory, name, now)
+        self.change_state(|state, now| state.unlink(directory, name, now))
     }
 
     fn remove_directory(&self, directory: Inode, name: &[u8]) -> Result<()> {
-        let (mut state, now) = self.now();
-        state.remove_directory(directory, name, now)
+        self.change_state(|state, now| state.remove_directory(directory, name, now))
     }
 
     fn rename(&self, from: (Inode, &[u8]), to: (Inode, &[u8]), replace: Replace) -> Result<()> {
-        let (mut state, now) = self.now();
-        state.rename(from, to, replace, now)
+        self.change_state(|state, now| state.rename(from, to, replace, now))
     }
 
     fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
-        let (mut state, now) = self.now();
-        state.read_link(inode, now)
+        self.change_state(|state, now| state.read_link(inode, now))
     }
 
     fn open(&self, inode: Inode) -> Result<Node> {
@@ -136,22 +141,19 @@ impl FileSystem for Model {
     }
 
     fn close(&self, inode: Inode) {
-        self.locked().close(inode);
+        self.change_state(|state, _| state.close(inode));
     }
 
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let (mut state, now) = self.now();
-        state.read(inode, offset, length, now)
+        self.change_state(|state, now| state.read(inode, offset, length, now))
     }
 
     fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.write(inode, Some(offset), bytes, strip_privileges, now)
+        self.change_state(|state, now| state.write(inode, Some(offset), bytes, strip_privileges, now))
     }
 
     fn append(&self, inode: Inode, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.write(inode, None, bytes, strip_privileges, now)
+        self.change_state(|state, now| state.write(inode, None, bytes, strip_privileges, now))
     }
 
     fn sync(&self) -> Result<()> {
@@ -159,8 +161,7 @@ impl FileSystem for Model {
     }
 
     fn allocate(&self, inode: Inode, how: Allocation, offset: u64, length: u64) -> Result<Node> {
-        let (mut state, now) = self.now();
-        state.allocate(inode, how, offset, length, now)
+        self.change_state(|state, now| state.allocate(inode, how, offset, length, now))
     }
 
     fn seek(&self, inode: Inode, offset: u64, what: Seek) -> Result<u64> {
@@ -168,13 +169,11 @@ impl FileSystem for Model {
     }
 
     fn copy(&self, from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64> {
-        let (mut state, now) = self.now();
-        state.copy(from, to, length, now)
+        self.change_state(|state, now| state.copy(from, to, length, now))
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-        let (mut state, now) = self.now();
-        state.list(directory, cookie, limit, now)
+        self.change_state(|state, now| state.list(directory, cookie, limit, now))
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
@@ -182,8 +181,7 @@ impl FileSystem for Model {
     }
 
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        let (mut state, now) = self.now();
-        state.set_xattr(inode, name, value, mode, now)
+        self.change_state(|state, now| state.set_xattr(inode, name, value, mode, now))
     }
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>> {
@@ -191,11 +189,14 @@ impl FileSystem for Model {
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
-        let (mut state, now) = self.now();
-        state.remove_xattr(inode, name, now)
+        self.change_state(|state, now| state.remove_xattr(inode, name, now))
     }
 
     fn statistics(&self) -> Result<Statistics> {
         Ok(self.locked().statistics())
+    }
+
+    fn subscribe(&self) -> Option<Arc<news::Listener>> {
+        Some(self.news.subscribe())
     }
 }

@@ -84,7 +84,7 @@ impl State {
             (from, target, directories[1], directories[0]),
             (to, source, directories[0], directories[1]),
         ] {
-            self.entries(place.0).exchange(place.1, inode);
+            self.exchange_entry(place.0, place.1, inode);
             let above = self.at(place.0);
             above.node.links = above.node.links + came - went;
             above.modified(now);

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::content::Content;
+use crate::filesystem::news::News;
 use crate::filesystem::*;
 
 /// What one element, and one entry besides its name, count against the bound.
@@ -20,6 +21,9 @@ pub(super) struct State {
     last: Inode,
     used: u64,
     bytes_max: u64,
+    /// What the call under way could change, as it was before.
+    touched: BTreeMap<Inode, Node>,
+    renamed: Vec<(Inode, Vec<u8>)>,
 }
 
 #[derive(Clone)]
@@ -72,8 +76,7 @@ impl Directory {
         rest.map(|(cookie, name)| (*cookie, name.as_slice(), self.names[name].1))
     }
 
-    /// Another element under a name that stays.
-    pub fn exchange(&mut self, name: &[u8], inode: Inode) {
+    fn exchange(&mut self, name: &[u8], inode: Inode) {
         if let Some(entry) = self.names.get_mut(name) {
             entry.1 = inode;
         }
@@ -150,6 +153,8 @@ impl State {
             last: ROOT - 1,
             used: 0,
             bytes_max,
+            touched: BTreeMap::new(),
+            renamed: Vec::new(),
         };
         state.insert(
             Type::Directory,
@@ -167,12 +172,14 @@ impl State {
     }
 
     pub fn get_mut(&mut self, inode: Inode) -> Result<&mut Element> {
-        self.elements.get_mut(&inode).ok_or(Errno::STALE)
+        let element = self.elements.get_mut(&inode).ok_or(Errno::STALE)?;
+        self.touched.entry(inode).or_insert_with(|| element.node.clone());
+        Ok(element)
     }
 
     /// Of an inode that an entry or a parent names.
     pub fn at(&mut self, inode: Inode) -> &mut Element {
-        self.elements.get_mut(&inode).expect("what is named is there")
+        self.get_mut(inode).expect("what is named is there")
     }
 
     pub fn node(&self, inode: Inode) -> Result<Node> {
@@ -271,11 +278,13 @@ impl State {
             body,
         };
         self.used += element.weight();
+        self.touched.insert(self.last, element.node.clone());
         self.elements.insert(self.last, element);
         self.last
     }
 
     pub fn add_entry(&mut self, directory: Inode, name: &[u8], inode: Inode, now: i64) {
+        self.renamed.push((directory, name.to_vec()));
         let entries = self.entries(directory);
         entries.last_cookie += 1;
         let cookie = entries.last_cookie;
@@ -289,6 +298,7 @@ impl State {
     }
 
     pub fn remove_entry(&mut self, directory: Inode, name: &[u8], now: i64) {
+        self.renamed.push((directory, name.to_vec()));
         let entries = self.entries(directory);
         let (cookie, inode) = entries.names.remove(name).expect("the name was seen");
         entries.cookies.remove(&cookie);
@@ -314,6 +324,27 @@ impl State {
             self.elements.remove(&inode);
             self.resized(weight, 0);
         }
+    }
+
+    /// Another element under a name that stays.
+    pub fn exchange_entry(&mut self, directory: Inode, name: &[u8], inode: Inode) {
+        self.renamed.push((directory, name.to_vec()));
+        self.entries(directory).exchange(name, inode);
+    }
+
+    /// What the call that is over changed.
+    pub fn take_news(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
+        for (inode, before) in std::mem::take(&mut self.touched) {
+            match self.elements.get(&inode).map(|element| &element.node) {
+                Some(node) if node.kind == Type::File && node.version != before.version => news.push(News::Content(inode)),
+                Some(node) if *node == before => {}
+                _ => news.push(News::Attributes(inode)),
+            }
+        }
+        let renamed = std::mem::take(&mut self.renamed);
+        news.extend(renamed.into_iter().map(|(directory, name)| News::Entry(directory, name)));
+        news
     }
 
     pub fn statistics(&self) -> Statistics {

@@ -13,14 +13,14 @@ const STATFS_BLOCK_BYTES: u64 = 4096;
 impl Engine {
     pub(super) fn getattr(&self, call: &mut Call) -> Result<Answer> {
         let node = self.fs.stat(call.inode)?;
-        self.attributes_out(call.out, &node);
+        self.attributes_out(call, &node);
         Ok(Answer::Payload)
     }
 
     /// Asked for only when somebody wants to know a time of birth.
     pub(super) fn statx(&self, call: &mut Call) -> Result<Answer> {
         let node = self.fs.stat(call.inode)?;
-        self.statx_out(call.out, &node);
+        self.statx_out(call, &node);
         Ok(Answer::Payload)
     }
 
@@ -30,7 +30,7 @@ impl Engine {
         if changes.size.is_some() {
             self.known.wrote(node.inode, node.version);
         }
-        self.attributes_out(call.out, &node);
+        self.attributes_out(call, &node);
         Ok(Answer::Payload)
     }
 

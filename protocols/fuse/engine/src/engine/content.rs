@@ -58,7 +58,7 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        self.entry_out(call.out, &node);
+        self.entry_out(call.out, &node, call.since);
         self.open_out(call, keep);
         Ok(Answer::Payload)
     }
@@ -68,7 +68,7 @@ impl Engine {
         let mode = call.body.u32()?;
         let node = self.fs.create_unnamed(call.inode, mode & PERMISSIONS, call.owner())?;
         self.known.opened(node.inode, node.version);
-        self.entry_out(call.out, &node);
+        self.entry_out(call.out, &node, call.since);
         self.open_out(call, false);
         Ok(Answer::Payload)
     }

@@ -7,6 +7,7 @@ use trefoil_core::filesystem::{Node, Result, Type};
 
 use super::shape::kind;
 use super::{Answer, Call, Engine};
+use crate::invalidations::Freshness;
 use crate::wire::{DIRENT_BYTES, ENTRY_OUT_BYTES, Writer, operation};
 
 /// Offsets before the first cookie's.
@@ -21,6 +22,7 @@ struct Page<'a> {
     out: &'a mut Writer,
     bytes_max: usize,
     plus: bool,
+    since: Freshness,
 }
 
 impl Engine {
@@ -32,6 +34,7 @@ impl Engine {
             out: call.out,
             bytes_max,
             plus,
+            since: call.since,
         };
         if offset < DOTS && !self.dots(&mut page, call.inode, offset)? {
             return Ok(Answer::Payload);
@@ -63,7 +66,7 @@ impl Engine {
             return false;
         }
         if page.plus {
-            self.entry_out(page.out, node);
+            self.entry_out(page.out, node, page.since);
         }
         page.dirent(name, self.outward(node.inode), node.kind, offset);
         true

@@ -18,12 +18,13 @@ mod xattrs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use trefoil_core::filesystem::news::Origin;
 use trefoil_core::filesystem::{Errno, FileSystem, Inode, Owner, ROOT, Result};
 
 use crate::device::{Device, Ticket};
-use crate::invalidations::Invalidations;
+use crate::invalidations::{Freshness, Invalidations};
 use crate::known::Known;
-use crate::options::Options;
+use crate::options::{Options, Timeouts};
 use crate::syncs::Syncs;
 use crate::waits::Waits;
 use crate::wire::{Header, Reader, Writer, operation};
@@ -43,6 +44,7 @@ struct Call<'a> {
     inode: Inode,
     body: Reader<'a>,
     out: &'a mut Writer,
+    since: Freshness,
 }
 
 impl Call<'_> {
@@ -63,6 +65,7 @@ pub struct Engine {
     fs: Arc<dyn FileSystem>,
     device: Arc<Device>,
     options: Options,
+    timeouts: Timeouts,
     known: Arc<Known>,
     invalidations: Invalidations,
     syncs: Syncs,
@@ -70,16 +73,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(fs: Arc<dyn FileSystem>, device: Arc<Device>, options: Options, invalidations: Invalidations, syncs: Syncs) -> Self {
+    pub fn new(
+        fs: Arc<dyn FileSystem>,
+        device: Arc<Device>,
+        options: Options,
+        timeouts: Timeouts,
+        invalidations: Invalidations,
+        syncs: Syncs,
+    ) -> Self {
         Self {
             fs,
             device,
             options,
+            timeouts,
             known: Arc::default(),
             invalidations,
             syncs,
             waits: Arc::default(),
         }
+    }
+
+    /// The name in which the mount makes changes.
+    pub fn origin(&self) -> Origin {
+        self.invalidations.origin()
     }
 
     pub fn known(&self) -> &Arc<Known> {
@@ -91,7 +107,13 @@ impl Engine {
         out.clear();
         let Ok((header, body)) = Reader::message(message) else { return };
         let inode = self.inward(header.node);
-        let mut call = Call { header, inode, body, out };
+        let mut call = Call {
+            header,
+            inode,
+            body,
+            out,
+            since: self.invalidations.now(),
+        };
         let answer = catch_unwind(AssertUnwindSafe(|| self.operate(&mut call))).unwrap_or(Err(Errno::IO));
         match answer {
             Ok(Answer::Payload) => self.device.answer(header.unique, out.as_slice(), &[]),
@@ -104,7 +126,8 @@ impl Engine {
     fn operate(&self, call: &mut Call) -> Result<Answer> {
         match call.header.operation {
             operation::LOOKUP => self.lookup(call),
-            operation::FORGET | operation::BATCH_FORGET => Ok(Answer::Elsewhere),
+            operation::FORGET => self.forget(call),
+            operation::BATCH_FORGET => self.forget_many(call),
             operation::GETATTR => self.getattr(call),
             operation::STATX => self.statx(call),
             operation::SETATTR => self.setattr(call),
@@ -142,6 +165,21 @@ impl Engine {
             // The kernel remembers this answer and does without: ACCESS is then its own, as BMAP and POLL.
             _ => Err(Errno::NOSYS),
         }
+    }
+
+    fn forget(&self, call: &mut Call) -> Result<Answer> {
+        self.known.forgotten(call.inode, call.body.u64()?);
+        Ok(Answer::Elsewhere)
+    }
+
+    fn forget_many(&self, call: &mut Call) -> Result<Answer> {
+        let count = call.body.u32()?;
+        call.body.skip(4)?;
+        for _ in 0..count {
+            let inode = self.inward(call.body.u64()?);
+            self.known.forgotten(inode, call.body.u64()?);
+        }
+        Ok(Answer::Elsewhere)
     }
 
     /// The payload goes out when everything before it is durable.

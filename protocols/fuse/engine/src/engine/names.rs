@@ -22,8 +22,8 @@ impl Engine {
             name => self.fs.lookup(call.inode, name),
         };
         match found {
-            Ok(node) => self.entry_out(call.out, &node),
-            Err(Errno::NOENT) if !self.options.negative_timeout.is_zero() => self.no_entry_out(call.out),
+            Ok(node) => self.entry_out(call.out, &node, call.since),
+            Err(Errno::NOENT) if !self.timeouts.absent_names.is_zero() => self.no_entry_out(call.out, call.since),
             Err(error) => return Err(error),
         }
         Ok(Answer::Payload)
@@ -99,7 +99,7 @@ impl Engine {
     }
 
     fn entry(&self, call: &mut Call, node: &Node) -> Answer {
-        self.entry_out(call.out, node);
+        self.entry_out(call.out, node, call.since);
         Answer::Payload
     }
 }

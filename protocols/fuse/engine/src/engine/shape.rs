@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use trefoil_core::filesystem::{Node, Type};
 
-use super::Engine;
+use super::{Call, Engine};
+use crate::invalidations::Freshness;
+use crate::options::Timeouts;
 use crate::wire::Writer;
 
 /// What programs are told to read and write at once.
@@ -70,30 +72,43 @@ impl Engine {
     }
 
     /// `struct fuse_attr_out`
-    pub fn attributes_out(&self, out: &mut Writer, node: &Node) {
-        let timeout = self.options.attribute_timeout;
-        out.u64(timeout.as_secs()).u32(timeout.subsec_nanos()).u32(0);
-        self.attributes(out, node);
+    pub(super) fn attributes_out(&self, call: &mut Call, node: &Node) {
+        let timeout = self.timeouts(call.since).attributes;
+        call.out.u64(timeout.as_secs()).u32(timeout.subsec_nanos()).u32(0);
+        self.attributes(call.out, node);
+    }
+
+    /// An answer made before the latest news may be old already.
+    fn timeouts(&self, since: Freshness) -> Timeouts {
+        if self.invalidations.is_fresh(since) {
+            self.timeouts
+        } else {
+            Timeouts::NONE
+        }
     }
 
     /// `struct fuse_entry_out`. An inode number never returns, so its generation is always the same.
-    pub fn entry_out(&self, out: &mut Writer, node: &Node) {
+    pub fn entry_out(&self, out: &mut Writer, node: &Node, since: Freshness) {
+        self.known.named(node.inode);
         out.u64(self.outward(node.inode)).u64(0);
-        valid(out, [self.options.entry_timeout, self.options.attribute_timeout]);
+        // Only now: news of what was not known a moment ago were not told.
+        let timeouts = self.timeouts(since);
+        valid(out, [timeouts.names, timeouts.attributes]);
         self.attributes(out, node);
     }
 
     /// `struct fuse_entry_out` of nothing.
-    pub fn no_entry_out(&self, out: &mut Writer) {
+    pub fn no_entry_out(&self, out: &mut Writer, since: Freshness) {
         out.zeros(16);
-        valid(out, [self.options.negative_timeout, Duration::ZERO]);
+        valid(out, [self.timeouts(since).absent_names, Duration::ZERO]);
         out.zeros(88);
     }
 
     /// `struct fuse_statx_out`
-    pub fn statx_out(&self, out: &mut Writer, node: &Node) {
+    pub(super) fn statx_out(&self, call: &mut Call, node: &Node) {
         let (format, device) = kind(node.kind);
-        let timeout = self.options.attribute_timeout;
+        let timeout = self.timeouts(call.since).attributes;
+        let out = &mut *call.out;
         out.u64(timeout.as_secs()).u32(timeout.subsec_nanos()).u32(0).zeros(16);
         out.u32(STATX_MASK)
             .u32(BLOCK_BYTES)

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use trefoil_core::filesystem::model::Model;
+use trefoil_core::filesystem::news::Listener;
 use trefoil_core::filesystem::*;
 
 use crate::rig::{Rig, errno, soon};
@@ -23,10 +24,16 @@ pub struct Faulty {
     pub shut: Mutex<bool>,
     pub opened: Condvar,
     pub waiting: AtomicU64,
+    /// It tells news, of which so many may wait.
+    pub news_max: Option<usize>,
 }
 
 impl Faulty {
     pub fn around(model: Arc<Model>) -> Arc<Self> {
+        Self::telling(model, None)
+    }
+
+    pub fn telling(model: Arc<Model>, news_max: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             model,
             panics: AtomicBool::new(false),
@@ -38,6 +45,7 @@ impl Faulty {
             shut: Mutex::new(false),
             opened: Condvar::new(),
             waiting: AtomicU64::new(0),
+            news_max,
         })
     }
 
@@ -93,6 +101,10 @@ impl FileSystem for Faulty {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.pass();
         self.model.read(inode, offset, length)
+    }
+
+    fn subscribe(&self) -> Option<Arc<Listener>> {
+        self.news_max.map(|news_max| self.model.subscribe_bounded(news_max))
     }
 
     fn open(&self, inode: Inode) -> Result<Node> {

@@ -166,7 +166,7 @@ fn a_file_without_a_name_can_get_one() {
 #[test]
 fn what_is_made_elsewhere_first_is_opened_and_not_made_again() {
     use trefoil_core::filesystem::{FileSystem, New};
-    let rig = Rig::with(|options| options.negative_timeout = crate::rig::FOR_EVER);
+    let rig = Rig::with(|options| options.timeouts = Some(trefoil_fuse::Timeouts::all(crate::rig::FOR_EVER)));
     assert!(!rig.path("f").exists(), "and the kernel remembers that");
     let made = rig.model.create(rig.view, b"f", New::File, 0o644, crate::rig::ROOT_OWNER).unwrap();
     rig.model.write(made.inode, 0, b"theirs", false).unwrap();
