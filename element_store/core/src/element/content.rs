@@ -1,6 +1,6 @@
 //! The bytes of elements: mappings, extents, chunks and who refers to them.
 //!
-//! Invariants: the mappings of an element do not overlap and lie within its size; an extent's references (1 + shares) equal the mappings
+//! Invariants: the mappings of an element do not overlap, lie within its size and cover all but its holes; an extent's references (1 + shares) equal the mappings
 //! that point at it; a segment's live counter equals the footprints of the extents and chunks that lie in it.
 
 use super::Rows;
@@ -102,6 +102,7 @@ pub fn block_checksums(bytes: &[u8]) -> Vec<u64> {
 }
 
 fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
+    tx.count_mapped(element, i64::from(run.length));
     tx.put_mapping(
         element,
         run.offset,
@@ -280,6 +281,7 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     for run in found {
         let (head, tail) = (run.clip(0, start), run.clip(stop, u64::MAX));
         tx.delete(&keys::mapping(element, run.offset))?;
+        tx.count_mapped(element, -i64::from(run.length));
         let kept = usize::from(head.is_some()) + usize::from(tail.is_some());
         match kept {
             0 => drop_extent(tx, run.extent)?,

@@ -9,7 +9,7 @@ use super::rows::{ElementRow, Etag};
 use super::transaction::Transaction;
 use super::{Rows, keys};
 use crate::error::{Error, Result};
-use crate::filesystem::{Allocation, Errno, FILE_BYTES_MAX, Node, Seek};
+use crate::filesystem::{Allocation, CAPABILITY, Errno, FILE_BYTES_MAX, Node, Seek};
 
 /// Runs that one transaction cuts away.
 pub const CUT_RUNS_MAX: usize = 1024;
@@ -22,6 +22,7 @@ pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut Elemen
     }
     (row.etag, row.composite) = (Etag::Version, false);
     row.digests.clear();
+    row.attributes.xattrs.remove(CAPABILITY);
     // An id never returns, so no ETag of a change that a crash took back is given again.
     row.content_version = tx.new_id().max(row.content_version + 1);
     (row.modified_ns, row.changed_ns) = (tx.now_ns, tx.now_ns);
@@ -31,6 +32,12 @@ pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut Elemen
     } else {
         Err(Error::Conflict(PINNED.into()))
     }
+}
+
+/// The content has that size from now on; what was mapped and cut before this call is counted.
+pub(super) fn resize(tx: &mut Transaction, inode: u64, row: &mut ElementRow, size: u64) {
+    let mapped = (row.size - row.holes).saturating_add_signed(tx.take_mapped(inode));
+    (row.size, row.holes) = (size, size.saturating_sub(mapped));
 }
 
 /// What `changed_content` says of content that is pinned: share it into a hidden element first.
@@ -50,7 +57,7 @@ pub fn shrink(tx: &mut Transaction, inode: u64, size: u64) -> Result<bool> {
     };
     content::cut(tx, inode, reached, row.size, usize::MAX)?;
     changed_content(tx, inode, &mut row)?;
-    row.size = reached;
+    resize(tx, inode, &mut row, reached);
     tx.put_element(inode, row)?;
     Ok(reached == size)
 }
@@ -74,12 +81,12 @@ pub fn write(tx: &mut Transaction, inode: u64, place: Place, source: Source, len
     changed_content(tx, inode, &mut row)?;
     content::cut(tx, inode, offset, end.min(row.size), usize::MAX)?;
     content::place(tx, inode, offset, source)?;
-    row.sparse |= offset > row.size;
-    row.size = row.size.max(end);
+    let size = row.size.max(end);
+    resize(tx, inode, &mut row, size);
     if strip_privileges {
         strip(&mut row);
     }
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }
@@ -92,8 +99,9 @@ pub fn punch(tx: &mut Transaction, inode: u64, start: u64, stop: u64) -> Result<
         return Ok(u64::MAX);
     }
     changed_content(tx, inode, &mut row)?;
-    row.sparse = true;
     let reached = content::cut(tx, inode, start, stop, CUT_RUNS_MAX)?;
+    let size = row.size;
+    resize(tx, inode, &mut row, size);
     tx.put_element(inode, row)?;
     Ok(if reached >= stop { u64::MAX } else { reached })
 }
@@ -107,16 +115,16 @@ pub fn allocate(tx: &mut Transaction, inode: u64, how: Allocation, end: u64) -> 
     );
     changed_content(tx, inode, &mut row)?;
     if grows && end > row.size {
-        (row.sparse, row.size) = (true, end);
+        resize(tx, inode, &mut row, end);
     }
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }
 
 /// Shares at most SHARED runs of [start, stop) of another file, or of a part of this one that does not overlap. Returns how many bytes.
 pub fn copy(tx: &mut Transaction, from: (u64, u64), to: (u64, u64), length: u64, runs_max: usize) -> Result<u64> {
-    let source = file_row(tx, from.0)?;
+    file_row(tx, from.0)?;
     let mut row = file_row(tx, to.0)?;
     let found = content::clipped_runs(tx, from.0, from.1, from.1 + length, runs_max)?;
     let length = match found.last() {
@@ -130,8 +138,8 @@ pub fn copy(tx: &mut Transaction, from: (u64, u64), to: (u64, u64), length: u64,
     changed_content(tx, to.0, &mut row)?;
     content::cut(tx, to.0, to.1, end.min(row.size), usize::MAX)?;
     content::share(tx, from.0, from.1, from.1 + length, to.0, to.1, usize::MAX)?;
-    row.sparse |= source.sparse || to.1 > row.size;
-    row.size = row.size.max(end);
+    let size = row.size.max(end);
+    resize(tx, to.0, &mut row, size);
     tx.put_element(to.0, row)?;
     Ok(length)
 }

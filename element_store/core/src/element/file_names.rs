@@ -10,6 +10,7 @@ use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
 use super::{Rows, aside, directory, keys, path, versions};
 use crate::error::{Error, Result};
+use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
 
 fn view_of(rows: &dyn Rows, directory: u64) -> Result<u64> {
@@ -90,7 +91,14 @@ impl OwnedNew {
     }
 }
 
-fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owner: Owner) -> Result<ElementRow> {
+/// What is asked for. The umask counts where the directory has no default ACL.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    pub bits: u32,
+    pub umask: u32,
+}
+
+fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: Mode, owner: Owner) -> Result<ElementRow> {
     let (kind, detail) = match new {
         New::Directory => (Kind::Directory, Vec::new()),
         New::File => (Kind::File, Vec::new()),
@@ -104,8 +112,16 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: u32, owne
         New::BlockDevice(number) => (Kind::BlockDevice, number.to_le_bytes().to_vec()),
     };
     let inherits = parent.attributes.mode & SET_GID != 0;
+    let default = parent.attributes.xattrs.get(acl::DEFAULT).filter(|_| kind != Kind::Symlink);
+    let birth = Birth::new(
+        default.map(Vec::as_slice),
+        mode.bits & MODE_BITS,
+        mode.umask,
+        kind == Kind::Directory,
+    );
     let mut attributes = Attributes {
-        mode: mode & MODE_BITS,
+        mode: birth.mode,
+        xattrs: birth.lists.into_iter().map(|(name, list)| (name.to_owned(), list)).collect(),
         uid: owner.uid,
         gid: if inherits { parent.attributes.gid } else { owner.gid },
         ..Attributes::default()
@@ -130,7 +146,7 @@ fn refuse_aside(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<()> {
 }
 
 /// Raises EEXIST, EPERM in ROOT, where views are made otherwise.
-pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: u32, owner: Owner) -> Result<Node> {
+pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: Mode, owner: Owner) -> Result<Node> {
     check_name(name)?;
     let above = growing_row(tx, parent)?;
     if aside::is_here(tx, parent, name)? {
@@ -158,18 +174,18 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
         directory::enter(tx, parent, name, inode, kind)?;
         inode
     };
-    node(tx, inode, &self::row(tx, inode)?)
+    Ok(node(inode, &self::row(tx, inode)?))
 }
 
 /// A file without a name, which the caller has open.
-pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: u32, owner: Owner) -> Result<Node> {
+pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: Mode, owner: Owner) -> Result<Node> {
     let above = growing_row(tx, parent)?;
     if parent == ROOT || aside::view_of(parent).is_some() {
         return fail(Errno::PERM);
     }
     let mut row = new_row(tx, &above, &New::File, mode, owner)?;
     (row.links, row.parent) = (0, view_of(tx, parent)?);
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     tx.put(keys::orphan(inode), Vec::new())?;
     Ok(node)
@@ -215,7 +231,7 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
     row.links += 1;
     row.changed_ns = tx.now_ns;
     directory::enter(tx, parent, name, inode, row.kind)?;
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }

@@ -2,15 +2,17 @@
 //!
 //! One function, one transaction. Invariant: a directory in which files changed something is no longer implied by keys.
 
-use super::content;
 use super::directory;
-use super::file_content::changed_content;
+use super::file_content::{changed_content, resize};
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
 use super::{Rows, aside, keys, metadata, path};
 use crate::error::{Error, Result};
-use crate::filesystem::{Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
+use crate::filesystem::acl;
+use crate::filesystem::{CAPABILITY, Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
 
+/// Accesses after a noted one that are not noted.
+const ACCESS_NS_MAX: i64 = 24 * 3600 * 1_000_000_000;
 const SET_UID: u32 = 0o4000;
 pub(super) const SET_GID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
@@ -87,16 +89,12 @@ fn kind_of(row: &ElementRow) -> Type {
     }
 }
 
-pub fn node(rows: &dyn Rows, inode: u64, row: &ElementRow) -> Result<Node> {
+pub fn node(inode: u64, row: &ElementRow) -> Node {
     let allocated = match row.kind {
-        Kind::File if row.sparse => content::runs(rows, inode, 0, u64::MAX, usize::MAX)?
-            .iter()
-            .map(|run| u64::from(run.length))
-            .sum(),
-        Kind::File => row.size,
+        Kind::File => row.size.saturating_sub(row.holes),
         _ => 0,
     };
-    Ok(Node {
+    Node {
         inode,
         kind: kind_of(row),
         mode: row.attributes.mode & MODE_BITS,
@@ -110,7 +108,7 @@ pub fn node(rows: &dyn Rows, inode: u64, row: &ElementRow) -> Result<Node> {
         changed_ns: row.changed_ns,
         created_ns: row.created_ns,
         version: row.content_version,
-    })
+    }
 }
 
 /// What a name leads to, and how the directory spells it: a directory hides an object of its name.
@@ -127,14 +125,14 @@ pub fn lookup(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Node> {
     check_name(name)?;
     if let Some(view) = aside::view_of(directory) {
         let found = aside::look_up(rows, view, name)?.ok_or(Error::File(Errno::NOENT))?;
-        return node(rows, found.entry.element, &path::element(rows, found.entry.element)?);
+        return Ok(node(found.entry.element, &path::element(rows, found.entry.element)?));
     }
     if aside::is_here(rows, directory, name)? {
         let inode = aside::inode_of(directory);
-        return node(rows, inode, &row(rows, inode)?);
+        return Ok(node(inode, &row(rows, inode)?));
     }
     match find(rows, directory, name)? {
-        Some((inode, _)) => node(rows, inode, &path::element(rows, inode)?),
+        Some((inode, _)) => Ok(node(inode, &path::element(rows, inode)?)),
         None => directory_row(rows, directory).and_then(|_| fail(Errno::NOENT)),
     }
 }
@@ -152,7 +150,7 @@ fn shown_name<'n>(rows: &dyn Rows, directory: u64, row: &ElementRow, spelled: &'
 pub fn list(rows: &dyn Rows, inode: u64, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
     let above = directory_row(rows, inode)?;
     let shown = |name: Vec<u8>, cookie: u64, element: u64| {
-        let node = node(rows, element, &row(rows, element)?)?;
+        let node = node(element, &row(rows, element)?);
         Ok(Entry { name, cookie, node })
     };
     if let Some(view) = aside::view_of(inode) {
@@ -194,6 +192,25 @@ pub(super) fn strip(row: &mut ElementRow) {
     }
 }
 
+/// As `relatime`: an access is noted if the last one noted is no later than the last change, or older than a day.
+pub fn is_access_due(row: &ElementRow, now_ns: i64) -> bool {
+    let noted = row.accessed_ns;
+    noted <= row.modified_ns || noted <= row.changed_ns || now_ns.saturating_sub(noted) >= ACCESS_NS_MAX
+}
+
+/// Whoever is faster notes it; what is gone needs no note.
+pub fn note_access(tx: &mut Transaction, inode: u64) -> Result<()> {
+    let Some(bytes) = tx.get(&keys::element(inode))? else {
+        return Ok(());
+    };
+    let mut row = ElementRow::decode(&bytes)?;
+    if is_access_due(&row, tx.now_ns) {
+        row.accessed_ns = tx.now_ns;
+        tx.put_element(inode, row)?;
+    }
+    Ok(())
+}
+
 /// All but a smaller size, of which `resize` does a part at a time.
 pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Node> {
     let mut row = changing_row(tx, inode)?;
@@ -205,8 +222,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         }
         if size != row.size {
             changed_content(tx, inode, &mut row)?;
-            row.sparse |= size > row.size;
-            row.size = size;
+            resize(tx, inode, &mut row, size);
         } else {
             row.content_version += 1;
         }
@@ -217,7 +233,15 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         Time::At(at) => at,
     };
     let attributes = &mut row.attributes;
-    attributes.mode = changes.mode.map_or(attributes.mode, |mode| mode & MODE_BITS);
+    if let Some(mode) = changes.mode {
+        attributes.mode = mode & MODE_BITS;
+        if let Some(list) = attributes.xattrs.get_mut(acl::ACCESS) {
+            *list = acl::after_chmod(list, mode);
+        }
+    }
+    if changes.size.or(changes.uid.map(u64::from)).or(changes.gid.map(u64::from)).is_some() {
+        attributes.xattrs.remove(CAPABILITY);
+    }
     attributes.uid = changes.uid.unwrap_or(attributes.uid);
     attributes.gid = changes.gid.unwrap_or(attributes.gid);
     row.accessed_ns = changes.accessed.map_or(row.accessed_ns, time);
@@ -233,7 +257,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         row.changed_ns = tx.now_ns;
     }
     row.implicit = false;
-    let node = node(tx, inode, &row)?;
+    let node = node(inode, &row);
     tx.put_element(inode, row)?;
     Ok(node)
 }
@@ -255,8 +279,19 @@ pub fn set_xattr(tx: &mut Transaction, inode: u64, name: &str, value: Option<&[u
         (XattrMode::Replace, Some(_)) | (_, None) if !there => return fail(Errno::NODATA),
         _ => {}
     }
+    let value = match value {
+        Some(value) => match acl::set(name, value, row.kind == Kind::Directory).map_err(Error::File)? {
+            Some(setting) => {
+                let mode = &mut row.attributes.mode;
+                *mode = setting.mode.map_or(*mode, |bits| *mode & !0o777 | bits);
+                setting.kept
+            }
+            None => Some(value.to_vec()),
+        },
+        None => None,
+    };
     match value {
-        Some(value) => row.attributes.xattrs.insert(name.to_owned(), value.to_vec()),
+        Some(value) => row.attributes.xattrs.insert(name.to_owned(), value),
         None => row.attributes.xattrs.remove(name),
     };
     if !metadata::is_allowed(&row.attributes.xattrs, name, row.parent == ROOT) {

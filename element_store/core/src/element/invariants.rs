@@ -1,5 +1,6 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
+use super::content;
 use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
 use super::{Rows, aside, keys, namespace, path};
 use crate::error::Result;
@@ -49,6 +50,7 @@ pub fn check(rows: &dyn Rows) -> Result<Findings> {
     let mut findings = Findings::default();
     let elements = check_tree(rows, &mut findings)?;
     let references = check_mappings(rows, &elements, &mut findings)?;
+    check_holes(rows, &mut findings)?;
     let (chunks, mut live) = check_extents(rows, &references, &mut findings)?;
     check_chunks(rows, &chunks, &mut live, &mut findings)?;
     let mut segments = HashSet::new();
@@ -265,6 +267,24 @@ fn check_newest(rows: &dyn Rows, view: u64, key: &[u8], sequence: u64, row: &Ver
         ));
     }
     Ok(())
+}
+
+/// Whoever copied content that was assembled piece by piece does not know of its holes, and counts none.
+fn check_holes(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
+    scan(rows, keys::ELEMENT, |key, value| {
+        let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
+        if row.holes > 0 {
+            let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
+            let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
+            if mapped + row.holes != row.size {
+                findings.add(format!(
+                    "{mapped} of {} bytes of {id} are mapped, and {} are holes",
+                    row.size, row.holes
+                ));
+            }
+        }
+        Ok(())
+    })
 }
 
 /// References to each extent.

@@ -294,7 +294,8 @@ pub fn publish(
     check_condition(terms.condition.as_ref(), old.as_ref())?;
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
-    let id = if let Origin::Hidden(id, _) = origin { id } else { tx.new_id() };
+    let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
+    let id = hidden.unwrap_or_else(|| tx.new_id());
     let mut row = blank(tx, Kind::File, description.attributes);
     row.parent = view;
     row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
@@ -302,6 +303,10 @@ pub fn publish(
     // What the key names may be the source: filled first, then succeeded.
     row.size = fill(tx, id, origin)?;
     aside::check_policy(tx, view, &walk, row.size)?;
+    let mapped = tx.take_mapped(id);
+    if hidden.is_none() {
+        row.holes = row.size.saturating_add_signed(-mapped);
+    }
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
         tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;

@@ -54,10 +54,10 @@ pub struct ElementRow {
     pub kind: Kind,
     /// A directory made on the way to a key: it vanishes with its last entry.
     pub implicit: bool,
-    /// Content that may have holes.
-    pub sparse: bool,
     /// A directory to which no path of files leads.
     pub aside: bool,
+    /// Bytes of the content that no mapping covers.
+    pub holes: u64,
     /// Names and versions that lead here; of a directory 2, and one for each directory in it.
     pub links: u32,
     pub size: u64,
@@ -282,8 +282,8 @@ impl ElementRow {
             born: 0,
             kind,
             implicit: false,
-            sparse: false,
             aside: false,
+            holes: 0,
             links: if kind == Kind::Directory { 2 } else { 1 },
             size: 0,
             content_version: 1,
@@ -320,8 +320,8 @@ impl ElementRow {
             .u8(u8::from(self.implicit)
                 | u8::from(self.composite) << 1
                 | u8::from(self.version != 0) << 2
-                | u8::from(self.sparse) << 3
-                | u8::from(self.aside) << 4)
+                | u8::from(self.aside) << 3
+                | u8::from(self.holes != 0) << 4)
             .varint(u64::from(self.links));
         writer.varint(self.size).varint(self.content_version);
         writer.i64(self.created_ns).i64(self.modified_ns).i64(self.changed_ns);
@@ -331,6 +331,9 @@ impl ElementRow {
         self.attributes.encode(&mut writer);
         if self.version != 0 {
             writer.varint(self.version);
+        }
+        if self.holes != 0 {
+            writer.varint(self.holes);
         }
         writer.bytes
     }
@@ -344,8 +347,7 @@ impl ElementRow {
             kind,
             implicit: flags & 1 != 0,
             composite: flags & 2 != 0,
-            sparse: flags & 8 != 0,
-            aside: flags & 16 != 0,
+            aside: flags & 8 != 0,
             links: narrow(reader.varint()?)?,
             size: reader.varint()?,
             content_version: reader.varint()?,
@@ -359,6 +361,7 @@ impl ElementRow {
             digests: get_map(&mut reader)?,
             attributes: Attributes::decode(&mut reader)?,
             version: if flags & 4 != 0 { reader.varint()? } else { 0 },
+            holes: if flags & 16 != 0 { reader.varint()? } else { 0 },
         })
     }
 }

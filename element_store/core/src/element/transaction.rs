@@ -240,6 +240,8 @@ pub struct Transaction<'a> {
     unopened: Vec<u64>,
     /// Change of live payload bytes, by segment.
     live: HashMap<u64, i64>,
+    /// Change of mapped bytes, by element.
+    mapped: HashMap<u64, i64>,
     /// In whose name it changes what it changes.
     pub origin: Origin,
     /// `None`: nobody listens.
@@ -281,6 +283,7 @@ impl<'a> Transaction<'a> {
             dying: Vec::new(),
             unopened: Vec::new(),
             live: HashMap::new(),
+            mapped: HashMap::new(),
             origin: 0,
             news: shared.news.is_heard().then(Vec::new),
         }
@@ -355,6 +358,16 @@ impl<'a> Transaction<'a> {
             self.unopened.push(element);
         }
         claimed
+    }
+
+    /// So many bytes more, or less, of the element's content are no hole.
+    pub fn count_mapped(&mut self, element: u64, bytes: i64) {
+        *self.mapped.entry(element).or_default() += bytes;
+    }
+
+    /// What was counted since the last time.
+    pub fn take_mapped(&mut self, element: u64) -> i64 {
+        self.mapped.remove(&element).unwrap_or(0)
     }
 
     pub fn occupy(&mut self, location: &Location) {

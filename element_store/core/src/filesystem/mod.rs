@@ -7,6 +7,7 @@
 //! Every change is atomic and seen at once by all faces. It is durable after the next `sync`, or within a second; after a crash the state is one
 //! that was, and all that happened before any surviving change has survived too (`docs/DURABILITY.md`).
 
+pub mod acl;
 pub mod judge;
 pub mod locks;
 pub mod model;
@@ -116,7 +117,7 @@ pub enum Replace {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocation {
-    /// Later writes there will not lack space for their metadata; the bytes read as zeros.
+    /// What has no room now is refused with ENOSPC; whether room is kept until it is written is each filesystem's own. The bytes read as zeros.
     Reserve { keep_size: bool },
     /// FALLOC_FL_PUNCH_HOLE, which keeps the size.
     Punch,
@@ -156,6 +157,9 @@ pub struct Statistics {
     pub elements: u64,
 }
 
+/// What a change of content or owner takes away, as it takes set-id bits: capabilities that were given to other content.
+pub const CAPABILITY: &str = "security.capability";
+
 /// Any number of threads call it. An inode that is not there (any more) is ESTALE; a name that is not there is ENOENT; a name of more than
 /// NAME_BYTES_MAX bytes is ENAMETOOLONG, an empty one, `.`, `..` and one with `/` or NUL are EINVAL; what should be a directory and is none is
 /// ENOTDIR; the pool has no room: ENOSPC; the store is closed: EIO.
@@ -172,6 +176,15 @@ pub trait FileSystem: Send + Sync {
 
     /// EEXIST. In ROOT only directories may be made: EPERM.
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node>;
+
+    /// As `create`, or without a name as `create_unnamed`, for a caller with a umask: it counts where the directory has no default ACL.
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let mode = mode & !(umask & 0o777);
+        match name {
+            Some(name) => self.create(directory, name, new, mode, owner),
+            None => self.create_unnamed(directory, mode, owner),
+        }
+    }
 
     /// A file that no directory names, opened once (O_TMPFILE); it is gone with its last `close` unless it was linked.
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node>;
@@ -224,7 +237,9 @@ pub trait FileSystem: Send + Sync {
     /// ENODATA
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>>;
 
-    /// ENOSPC if the element's attributes would not fit (32 KiB together), EINVAL for a name that is not UTF-8.
+    /// ENOSPC if the element's attributes would not fit (32 KiB together), EINVAL for a name that is not UTF-8. `system.posix_acl_access` and
+    /// `system.posix_acl_default` are ACLs (`acl`): EINVAL for what is none, EACCES for a default one of what is no directory; the access one and the
+    /// mode agree, whichever is set, and it is not kept where the mode says as much.
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()>;
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<Vec<u8>>>;

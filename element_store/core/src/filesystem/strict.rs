@@ -38,6 +38,15 @@ impl FileSystem for Strict {
         self.durable(|files| files.create(directory, name, new, mode, owner))
     }
 
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let create = |files: &dyn FileSystem| files.create_masked(directory, name, new, mode, umask, owner);
+        if name.is_some() {
+            self.durable(create)
+        } else {
+            create(self.0.as_ref())
+        }
+    }
+
     /// Not named, so not durable.
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
         self.0.create_unnamed(directory, mode, owner)

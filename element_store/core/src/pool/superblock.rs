@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 
 pub const MAGIC: &[u8; 8] = b"TREFOIL1";
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Devices of one pool at most.
 pub const DEVICES_MAX: usize = 128;
 /// Flags of optional features that this version understands: none yet.
@@ -291,9 +291,9 @@ mod tests {
         assert!(matches!(identify(&old, &torn), Identity::Member(superblock) if superblock.generation == 6));
         assert_eq!(identify(&torn, &torn), Identity::Damaged);
         let mut newer = new.clone();
-        newer[8] = 3;
+        newer[8] = VERSION as u8 + 1;
         reseal(&mut newer);
-        assert_eq!(identify(&old, &newer), Identity::OtherFormat(3));
+        assert_eq!(identify(&old, &newer), Identity::OtherFormat(VERSION + 1));
         assert_eq!(identify(&[0; SLOT], &[0; SLOT]), Identity::Empty);
         assert_eq!(identify(&[0; SLOT], &[8; SLOT]), Identity::Foreign);
         assert_eq!(identify_bytes(b"short"), Identity::Foreign);

@@ -161,6 +161,10 @@ impl Committer {
         }
     }
 
+    pub fn now_ns(&self) -> i64 {
+        (self.clock)()
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -125,6 +125,28 @@ impl Store {
         self.core.commit(0, CHANGE_BYTES, Box::new(work)).map_err(errno)
     }
 
+    fn make_unnamed(&self, directory: Inode, mode: file_names::Mode, owner: Owner) -> Result<Node> {
+        let inode = self.core.staged_id().map_err(errno)?;
+        let opens = &self.core.committer.shared.opens;
+        opens.open(inode);
+        let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
+        match made {
+            Ok(_) => opens.outlive(inode),
+            Err(_) => drop(opens.close(inode)),
+        }
+        made
+    }
+
+    /// Nobody waits for it. It is news to whoever accesses it, too: the kernel has the old time by then.
+    fn note_access(&self, inode: Inode, row: &ElementRow) {
+        let committer = &self.core.committer;
+        if files::is_access_due(row, committer.now_ns()) {
+            committer.submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
+                files::note_access(tx, inode)
+            });
+        }
+    }
+
     fn row(&self, inode: Inode) -> Result<ElementRow> {
         self.see(|rows| files::row(rows, inode))
     }
@@ -134,7 +156,7 @@ impl Store {
             return Err(Errno::INVAL);
         }
         if bytes.is_empty() {
-            return self.see(|rows| files::file_row(rows, inode).and_then(|row| files::node(rows, inode, &row)));
+            return self.see(|rows| files::file_row(rows, inode).map(|row| files::node(inode, &row)));
         }
         let mut staging = self.stage();
         let staged = staging.write(bytes).and_then(|()| staging.finish_lazy()).map_err(errno)?;
@@ -197,12 +219,12 @@ impl FileSystem for Store {
         self.see(|rows| {
             let row = files::growing_row(rows, directory)?;
             let parent = if directory == ROOT { ROOT } else { row.parent };
-            files::node(rows, parent, &files::row(rows, parent)?)
+            Ok(files::node(parent, &files::row(rows, parent)?))
         })
     }
 
     fn stat(&self, inode: Inode) -> Result<Node> {
-        self.see(|rows| files::node(rows, inode, &files::row(rows, inode)?))
+        self.see(|rows| Ok(files::node(inode, &files::row(rows, inode)?)))
     }
 
     fn change(&self, inode: Inode, changes: &Changes) -> Result<Node> {
@@ -226,6 +248,14 @@ impl FileSystem for Store {
     }
 
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
+        self.create_masked(directory, Some(name), new, mode, 0, owner)
+    }
+
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let mode = file_names::Mode { bits: mode, umask };
+        let Some(name) = name else {
+            return self.make_unnamed(directory, mode, owner);
+        };
         if directory == ROOT {
             text(name)?;
         }
@@ -234,15 +264,7 @@ impl FileSystem for Store {
     }
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
-        let inode = self.core.staged_id().map_err(errno)?;
-        let opens = &self.core.committer.shared.opens;
-        opens.open(inode);
-        let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
-        match made {
-            Ok(_) => opens.outlive(inode),
-            Err(_) => drop(opens.close(inode)),
-        }
-        made
+        self.create_masked(directory, None, New::File, mode, 0, owner)
     }
 
     fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {
@@ -275,6 +297,7 @@ impl FileSystem for Store {
     fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
         let row = self.row(inode)?;
         if row.kind == super::Kind::Symlink {
+            self.note_access(inode, &row);
             Ok(row.detail)
         } else {
             Err(Errno::INVAL)
@@ -302,13 +325,15 @@ impl FileSystem for Store {
 
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
         let _inside = self.core.guard.enter();
-        self.see(|rows| {
-            let size = files::file_row(rows, inode)?.size;
-            let stop = offset.saturating_add(length.min(TRANSFER_BYTES_MAX) as u64).min(size);
+        let (row, bytes) = self.see(|rows| {
+            let row = files::file_row(rows, inode)?;
+            let stop = offset.saturating_add(length.min(TRANSFER_BYTES_MAX) as u64).min(row.size);
             let mut bytes = vec![0; stop.saturating_sub(offset) as usize];
             self.core.read_with(rows, inode, offset, &mut bytes)?;
-            Ok(bytes)
-        })
+            Ok((row, bytes))
+        })?;
+        self.note_access(inode, &row);
+        Ok(bytes)
     }
 
     fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
@@ -329,6 +354,10 @@ impl FileSystem for Store {
             return Err(Errno::INVAL);
         }
         self.see(|rows| files::file_row(rows, inode))?;
+        // Nothing is set aside: content moves when it changes. What could not be written even now is refused now.
+        if how != Allocation::Punch && length > self.statistics()?.free_bytes {
+            return Err(Errno::NOSPC);
+        }
         if !matches!(how, Allocation::Reserve { .. }) {
             self.punch(inode, offset, end)?;
         }
@@ -342,8 +371,8 @@ impl FileSystem for Store {
     }
 
     fn copy(&self, from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64> {
-        let size = self.see(|rows| files::file_row(rows, from.0))?.size;
-        let length = length.min(size.saturating_sub(from.1));
+        let source = self.see(|rows| files::file_row(rows, from.0))?;
+        let length = length.min(source.size.saturating_sub(from.1));
         self.see(|rows| files::file_row(rows, to.0))?;
         if from.0 == to.0 && from.1 < to.1.saturating_add(length) && to.1 < from.1 + length {
             return Err(Errno::INVAL);
@@ -356,11 +385,16 @@ impl FileSystem for Store {
                 Box::new(move |tx| file_content::copy(tx, from, to, left, SHARED_RUNS_MAX))
             })?;
         }
+        if length > 0 {
+            self.note_access(from.0, &source);
+        }
         Ok(length)
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-        self.see(|rows| files::list(rows, directory, cookie, limit))
+        let (row, entries) = self.see(|rows| Ok((files::directory_row(rows, directory)?, files::list(rows, directory, cookie, limit)?)))?;
+        self.note_access(directory, &row);
+        Ok(entries)
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {

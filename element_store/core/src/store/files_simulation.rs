@@ -261,7 +261,8 @@ impl Trial {
         let (mut last, count) = (String::new(), states.len());
         for (index, (model, mut judge)) in states.into_iter().enumerate().rev() {
             judge.close_all(&[(Side::A, &model)]);
-            // Comparing reads, and reading is noted by both.
+            // Comparing reads, also with those that it was not.
+            judge.note_all_accesses();
             let goes_on = (model.fork(), judge.clone());
             match judge.compare(&model, self.world.store.as_ref()) {
                 Ok(()) => {

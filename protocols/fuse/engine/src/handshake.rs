@@ -25,6 +25,9 @@ const WANTED: u64 = NEEDED
     | init::DO_READDIRPLUS
     | init::READDIRPLUS_AUTO
     | init::PARALLEL_DIROPS
+    // With ACLs the umask counts only where the directory has no default one, so it is left to the store.
+    | init::DONT_MASK
+    | init::POSIX_ACL
     | init::CACHE_SYMLINKS;
 
 /// Answers the kernel's first requests, until it and we have agreed; returns the minor version that the kernel speaks. ENOTCONN if the mount went away meanwhile, EPROTO if the kernel is too old.

@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use trefoil_core::filesystem::Inode;
+use trefoil_core::filesystem::{Inode, Node};
 
 const SHARDS: usize = 16;
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Held {
     /// The highest version that was heard of.
     seen: u64,
@@ -21,6 +21,8 @@ struct Held {
     opens: u64,
     /// Times that it was named to the kernel, less those that it forgot.
     lookups: u64,
+    /// What it was when this mount took its last name: whoever still holds it without having it open may ask.
+    gone: Option<Box<Node>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +36,7 @@ impl Known {
         let mut shard = self.shard(inode);
         let held = shard.entry(inode).or_default();
         let same = held.whole && held.seen == version;
-        *held = Held {
-            seen: version,
-            whole: true,
-            opens: held.opens + 1,
-            ..*held
-        };
+        (held.seen, held.whole, held.opens) = (version, true, held.opens + 1);
         same
     }
 
@@ -54,6 +51,18 @@ impl Known {
 
     pub fn forgotten(&self, inode: Inode, times: u64) {
         self.lessen(inode, |held| held.lookups = held.lookups.saturating_sub(times));
+    }
+
+    /// Its last name was taken.
+    pub fn unnamed(&self, mut node: Node) {
+        if let Some(held) = self.shard(node.inode).get_mut(&node.inode) {
+            node.links = 0;
+            held.gone = Some(Box::new(node));
+        }
+    }
+
+    pub fn gone(&self, inode: Inode) -> Option<Node> {
+        self.shard(inode).get(&inode)?.gone.as_deref().cloned()
     }
 
     pub fn is_known(&self, inode: Inode) -> bool {
@@ -83,11 +92,7 @@ impl Known {
         let Some(held) = shard.get_mut(&inode) else { return false };
         let stale = held.opens > 0 && held.seen < version;
         if stale {
-            *held = Held {
-                seen: version,
-                whole: false,
-                ..*held
-            };
+            (held.seen, held.whole) = (version, false);
         }
         stale
     }

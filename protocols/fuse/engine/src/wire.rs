@@ -40,8 +40,8 @@ numbers! {
     }
     /// What `open` and `create` answer.
     opened { KEEP_CACHE = 2, NOFLUSH = 32 }
-    /// Bits of `open_flags`, `write_flags`, `release_flags` and `lk_flags`.
-    hint { OPEN_KILL_SUIDGID = 1, WRITE_KILL_SUIDGID = 4, RELEASE_FLOCK_UNLOCK = 2, LOCK_FLOCK = 1 }
+    /// Bits of `open_flags`, `write_flags`, `release_flags`, `lk_flags` and `setxattr_flags`.
+    hint { ACL_KILL_SGID = 1, OPEN_KILL_SUIDGID = 1, WRITE_KILL_SUIDGID = 4, RELEASE_FLOCK_UNLOCK = 2, LOCK_FLOCK = 1 }
 }
 
 /// What INIT offers and asks for; the second word holds the bits from 32.
@@ -51,11 +51,13 @@ pub mod init {
     pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const EXPORT_SUPPORT: u64 = 1 << 4;
     pub const BIG_WRITES: u64 = 1 << 5;
+    pub const DONT_MASK: u64 = 1 << 6;
     pub const FLOCK_LOCKS: u64 = 1 << 10;
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub const ASYNC_DIO: u64 = 1 << 15;
     pub const PARALLEL_DIROPS: u64 = 1 << 18;
+    pub const POSIX_ACL: u64 = 1 << 20;
     pub const MAX_PAGES: u64 = 1 << 22;
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;

@@ -36,6 +36,11 @@ pub(super) fn possible(files: &dyn FileSystem, operation: &Operation, pairs: &Pa
         Operation::SetXattr(id, name, ..) => {
             look.stat(*id);
             look.must(std::str::from_utf8(name).is_ok(), Errno::INVAL);
+            // Of a list that is none, and may not be there either.
+            look.must(!name.starts_with(b"system.posix_acl"), Errno::INVAL);
+            look.must(!name.starts_with(b"system.posix_acl"), Errno::ACCESS);
+            look.must(!name.starts_with(b"system.posix_acl"), Errno::EXIST);
+            look.must(!name.starts_with(b"system.posix_acl"), Errno::NODATA);
         }
         Operation::Write(id, offset, bytes, _) => look.content(*id, *offset, bytes.length as u64),
         Operation::Allocate(id, _, offset, length) => {

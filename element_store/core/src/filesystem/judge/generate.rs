@@ -1,7 +1,7 @@
 //! What to do next. Few names, few places and small ranges, so that things meet; now and then something far out.
 
 use super::listing::LISTINGS_MAX;
-use super::operation::{Bytes, Make, Name, Operation};
+use super::operation::{Bytes, Make, Mode, Name, Operation};
 use super::pairs::Id;
 use super::{Both, Judge, VIEWS};
 use crate::filesystem::*;
@@ -33,12 +33,15 @@ const NAMES: [&[u8]; 12] = [
     &[b'n'; NAME_BYTES_MAX],
 ];
 const BAD_NAMES: [&[u8]; 8] = [b"", b".", b"..", b"a/", b"/", b"a/b", b"a\0", &[b'n'; NAME_BYTES_MAX + 1]];
-const XATTRS: [&[u8]; 6] = [
+const XATTRS: [&[u8]; 9] = [
     b"user.a",
     b"user.b",
     b"trusted.c",
     "user.ä".as_bytes(),
     b"security.d",
+    b"security.capability",
+    b"system.posix_acl_access",
+    b"system.posix_acl_default",
     b"user.with a longer name",
 ];
 const TIMES: [i64; 5] = [0, 1, -1_000_000_001, 1_700_000_000_123_456_789, 1 << 62];
@@ -62,7 +65,7 @@ const WEIGHTS: [(u64, Maker); 22] = [
     (2, |judge, both| Operation::Stat(judge.anything(both))),
     (1, |judge, both| Operation::Parent(judge.directory(both))),
     (1, |judge, both| {
-        Operation::CreateUnnamed(judge.directory(both), judge.mode(), judge.owner())
+        Operation::CreateUnnamed(judge.directory(both), judge.masked(), judge.owner())
     }),
     (2, |judge, both| {
         Operation::ReadLink(judge.element(both, |kind| kind == Type::Symlink))
@@ -218,6 +221,10 @@ impl Judge {
         Operation::StartListing(fullest.unwrap_or(Id::ROOT))
     }
 
+    fn masked(&mut self) -> Mode {
+        Mode(self.mode(), self.one_of(&[0, 0o22, 0o77, 0o777]))
+    }
+
     fn mode(&mut self) -> u32 {
         self.below(0o10000) as u32
     }
@@ -240,9 +247,9 @@ impl Judge {
             16 => Make::CharacterDevice(0x0103),
             17 if self.random.chance(2) => Make::Socket,
             17 => Make::BlockDevice(7 << 20),
-            _ => return Operation::Create(directory, name, Make::Symlink(Name(self.target())), 0o777, owner),
+            _ => return Operation::Create(directory, name, Make::Symlink(Name(self.target())), Mode(0o777, 0), owner),
         };
-        Operation::Create(directory, name, make, self.mode(), owner)
+        Operation::Create(directory, name, make, self.masked(), owner)
     }
 
     fn target(&mut self) -> Vec<u8> {

@@ -166,7 +166,8 @@ fn check_entries(files: &dyn FileSystem, entries: &[Entry], limit: usize) -> Ver
         let mut node = files
             .stat(entry.node.inode)
             .map_err(|errno| format!("{entry:?}: stat answers {errno:?}"))?;
-        node.allocated = entry.node.allocated;
+        // An access may be noted meanwhile.
+        (node.allocated, node.accessed_ns) = (entry.node.allocated, entry.node.accessed_ns);
         if node != entry.node {
             return Err(format!("{entry:?} is listed, but stat shows {node:?}"));
         }

@@ -132,6 +132,11 @@ impl Judge {
             .map_err(|reason| self.explain(&format!("comparing both trees: {reason}")))
     }
 
+    /// Somebody else read whatever there is: times of access may differ.
+    pub fn note_all_accesses(&mut self) {
+        self.pairs.note_all_accesses();
+    }
+
     /// Closes on the sides named whatever the judge holds open. After a side crashed name only the other; before a side is closed, both.
     pub fn close_all(&mut self, sides: &[(Side, &dyn FileSystem)]) {
         for id in std::mem::take(&mut self.opens) {
@@ -152,7 +157,7 @@ impl Judge {
             let name = operation::Name(name.to_vec());
             let (new, owner) = (operation::Make::Directory, Owner { uid: 0, gid: 0 });
             self.tick();
-            self.act(both, &Operation::Create(Id::ROOT, name, new, 0o755, owner))?;
+            self.act(both, &Operation::Create(Id::ROOT, name, new, operation::Mode(0o755, 0), owner))?;
         }
         Ok(())
     }

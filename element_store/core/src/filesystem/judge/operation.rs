@@ -25,6 +25,10 @@ impl std::fmt::Debug for Name {
     }
 }
 
+/// Bits, and the umask of whoever asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode(pub u32, pub u32);
+
 #[derive(Debug, Clone)]
 pub(super) enum Make {
     Directory,
@@ -57,8 +61,8 @@ pub(super) enum Operation {
     Parent(Id),
     Stat(Id),
     Change(Id, Changes),
-    Create(Id, Name, Make, u32, Owner),
-    CreateUnnamed(Id, u32, Owner),
+    Create(Id, Name, Make, Mode, Owner),
+    CreateUnnamed(Id, Mode, Owner),
     Link(Id, Id, Name),
     Unlink(Id, Name),
     RemoveDirectory(Id, Name),
@@ -118,8 +122,12 @@ pub(super) fn perform(files: &dyn FileSystem, operation: &Operation, pairs: &Pai
         O::Parent(id) => files.parent(at(id)).map(Answer::Node),
         O::Stat(id) => files.stat(at(id)).map(Answer::Node),
         O::Change(id, changes) => files.change(at(id), changes).map(Answer::Node),
-        O::Create(id, name, make, mode, owner) => files.create(at(id), name, make.as_new(), *mode, *owner).map(Answer::Node),
-        O::CreateUnnamed(id, mode, owner) => files.create_unnamed(at(id), *mode, *owner).map(Answer::Node),
+        O::Create(id, name, make, mode, owner) => files
+            .create_masked(at(id), Some(name), make.as_new(), mode.0, mode.1, *owner)
+            .map(Answer::Node),
+        O::CreateUnnamed(id, mode, owner) => files
+            .create_masked(at(id), None, New::File, mode.0, mode.1, *owner)
+            .map(Answer::Node),
         O::Link(id, directory, name) => files.link(at(id), at(directory), name).map(Answer::Node),
         O::Unlink(id, name) => files.unlink(at(id), name).map(nothing),
         O::RemoveDirectory(id, name) => files.remove_directory(at(id), name).map(nothing),
@@ -137,11 +145,20 @@ pub(super) fn perform(files: &dyn FileSystem, operation: &Operation, pairs: &Pai
         O::Allocate(id, how, offset, length) => files.allocate(at(id), *how, *offset, *length).map(Answer::Node),
         O::Copy(from, to, length) => files.copy((at(&from.0), from.1), (at(&to.0), to.1), *length).map(Answer::Number),
         O::Xattr(id, name) => files.xattr(at(id), name).map(Answer::Bytes),
-        O::SetXattr(id, name, value, mode) => files.set_xattr(at(id), name, &value.make(), *mode).map(nothing),
+        O::SetXattr(id, name, value, mode) => files.set_xattr(at(id), name, &value_of(name, *value), *mode).map(nothing),
         O::Xattrs(id) => files.xattrs(at(id)).map(sorted),
         O::RemoveXattr(id, name) => files.remove_xattr(at(id), name).map(nothing),
         O::Statistics => files.statistics().map(Answer::Statistics),
         O::Seek(..) | O::StartListing(_) | O::GoOn(..) => unreachable!("each side's answer to {operation:?} is its own"),
+    }
+}
+
+/// Of an attribute; a list where one is asked for.
+fn value_of(name: &[u8], value: Bytes) -> Vec<u8> {
+    if name.starts_with(b"system.posix_acl") && value.length > 0 {
+        acl::arbitrary(value.seed)
+    } else {
+        value.make()
     }
 }
 

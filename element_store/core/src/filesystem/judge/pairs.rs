@@ -69,6 +69,10 @@ impl Pairs {
         self.accessed.insert(id);
     }
 
+    pub fn note_all_accesses(&mut self) {
+        self.accessed.extend((0..self.inodes.len()).map(Id));
+    }
+
     pub fn set_access(&mut self, id: Id) {
         self.accessed.remove(&id);
     }

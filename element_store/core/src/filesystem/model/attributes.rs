@@ -15,7 +15,12 @@ fn moment(time: Time, now: i64) -> i64 {
 fn apply(element: &mut Element, changes: &Changes, now: i64) {
     let node = &mut element.node;
     let before = node.clone();
-    node.mode = changes.mode.map_or(node.mode, |mode| mode & 0o7777);
+    if let Some(mode) = changes.mode {
+        node.mode = mode & 0o7777;
+        if let Some(list) = element.xattrs.get_mut(acl::ACCESS.as_bytes()) {
+            *list = acl::after_chmod(list, mode);
+        }
+    }
     node.uid = changes.uid.unwrap_or(node.uid);
     node.gid = changes.gid.unwrap_or(node.gid);
     node.accessed_ns = changes.accessed.map_or(node.accessed_ns, |time| moment(time, now));
@@ -44,8 +49,19 @@ impl State {
             element.modified(now);
             self.resized(before, after);
         }
+        if changes.uid.is_some() || changes.gid.is_some() || changes.size.is_some() {
+            self.strip_capability(inode);
+        }
         apply(self.at(inode), changes, now);
         self.node(inode)
+    }
+
+    /// Capabilities were given to other content, or by another owner.
+    pub fn strip_capability(&mut self, inode: Inode) {
+        let element = self.at(inode);
+        if let Some(value) = element.xattrs.remove(CAPABILITY.as_bytes()) {
+            self.resized((CAPABILITY.len() + value.len()) as u64, 0);
+        }
     }
 
     pub fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
@@ -64,20 +80,29 @@ impl State {
         if name.len() > XATTR_NAME_BYTES_MAX {
             return Err(Errno::RANGE);
         }
+        let name_text = std::str::from_utf8(name).map_err(|_| Errno::INVAL)?;
         let held = element.xattrs.get(name).map_or(0, |value| name.len() + value.len());
         match (mode, element.xattrs.contains_key(name)) {
             (XattrMode::Create, true) => return Err(Errno::EXIST),
             (XattrMode::Replace, false) => return Err(Errno::NODATA),
             _ => {}
         }
-        let (before, wanted) = (element.xattr_bytes(), (name.len() + value.len()) as u64);
+        let setting = acl::set(name_text, value, element.is_directory())?;
+        let mode = setting.as_ref().and_then(|setting| setting.mode);
+        let kept = setting.map_or_else(|| Some(value.to_vec()), |setting| setting.kept);
+        let wanted = kept.as_ref().map_or(0, |value| (name.len() + value.len()) as u64);
+        let before = element.xattr_bytes();
         let after = before - held as u64 + wanted;
         if after > XATTR_BYTES_MAX as u64 {
             return Err(Errno::NOSPC);
         }
         self.reserve(after.saturating_sub(before))?;
         let element = self.at(inode);
-        element.xattrs.insert(name.to_vec(), value.to_vec());
+        match kept {
+            Some(value) => element.xattrs.insert(name.to_vec(), value),
+            None => element.xattrs.remove(name),
+        };
+        element.node.mode = mode.map_or(element.node.mode, |bits| element.node.mode & !0o777 | bits);
         element.node.changed_ns = now;
         self.resized(before, after);
         Ok(())

@@ -43,6 +43,7 @@ impl State {
         }
         element.modified(now);
         self.resized(0, missing);
+        self.strip_capability(inode);
         self.node(inode)
     }
 
@@ -73,6 +74,7 @@ impl State {
         let after = content.allocated();
         element.modified(now);
         self.resized(before, after);
+        self.strip_capability(inode);
         self.node(inode)
     }
 
@@ -103,6 +105,7 @@ impl State {
         *element.content()? = copied;
         element.modified(now);
         self.resized(before, after);
+        self.strip_capability(to.0);
         self.at(from.0).accessed(now);
         Ok(length)
     }

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
-use state::State;
+use state::{Mode, State};
 
 pub use content::PAGE_BYTES;
 
@@ -109,11 +109,19 @@ impl FileSystem for Model {
     }
 
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
-        self.change_state(|state, now| state.create(directory, name, &new, mode, owner, now))
+        self.create_masked(directory, Some(name), new, mode, 0, owner)
+    }
+
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let mode = Mode { bits: mode, umask };
+        self.change_state(|state, now| match name {
+            Some(name) => state.create(directory, name, &new, mode, owner, now),
+            None => state.create_unnamed(directory, mode, owner, now),
+        })
     }
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
-        self.change_state(|state, now| state.create_unnamed(directory, mode, owner, now))
+        self.create_masked(directory, None, New::File, mode, 0, owner)
     }
 
     fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {

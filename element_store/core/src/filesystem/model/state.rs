@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::content::Content;
+use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::news::News;
 use crate::filesystem::*;
 
@@ -24,6 +25,13 @@ pub(super) struct State {
     /// What the call under way could change, as it was before.
     touched: BTreeMap<Inode, Node>,
     renamed: Vec<(Inode, Vec<u8>)>,
+}
+
+/// What is asked for. The umask counts where the directory has no default ACL.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode {
+    pub bits: u32,
+    pub umask: u32,
 }
 
 #[derive(Clone)]
@@ -231,7 +239,7 @@ impl State {
         self.reserve(entry_weight(name))
     }
 
-    pub fn insert_new(&mut self, kind: Type, target: &[u8], parent: Inode, mode: u32, owner: Owner, now: i64) -> Inode {
+    pub fn insert_new(&mut self, kind: Type, target: &[u8], parent: Inode, mode: Mode, owner: Owner, now: i64) -> Inode {
         let body = match kind {
             Type::Directory => Body::Directory(Directory::new(parent)),
             Type::File => Body::File(Content::default()),
@@ -239,13 +247,24 @@ impl State {
             _ => Body::Special,
         };
         let above = self.at(parent);
-        let (mut mode, mut owner) = (mode & 0o7777, owner);
+        let default = above.xattrs.get(acl::DEFAULT.as_bytes()).filter(|_| kind != Type::Symlink);
+        let birth = Birth::new(default.map(Vec::as_slice), mode.bits & 0o7777, mode.umask, kind == Type::Directory);
+        let (mut mode, mut owner) = (birth.mode, owner);
         if above.node.mode & 0o2000 != 0 {
             owner.gid = above.node.gid;
             mode |= if kind == Type::Directory { 0o2000 } else { 0 };
         }
         let view = if parent == ROOT { self.last + 1 } else { above.view };
-        self.insert(kind, body, view, mode, owner, now)
+        let inode = self.insert(kind, body, view, mode, owner, now);
+        let element = self.at(inode);
+        element.xattrs = birth
+            .lists
+            .into_iter()
+            .map(|(name, list)| (name.as_bytes().to_vec(), list))
+            .collect();
+        let bytes = element.xattr_bytes();
+        self.resized(0, bytes);
+        inode
     }
 
     fn insert(&mut self, kind: Type, body: Body, view: Inode, mode: u32, owner: Owner, now: i64) -> Inode {

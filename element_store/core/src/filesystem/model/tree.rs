@@ -1,6 +1,6 @@
 //! Names: finding, making, linking, removing and listing.
 
-use super::state::{Body, State};
+use super::state::{Body, Mode, State};
 use crate::filesystem::*;
 
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
@@ -42,7 +42,7 @@ impl State {
         self.node(self.growing(directory)?.parent)
     }
 
-    pub fn create(&mut self, directory: Inode, name: &[u8], new: &New<'_>, mode: u32, owner: Owner, now: i64) -> Result<Node> {
+    pub fn create(&mut self, directory: Inode, name: &[u8], new: &New<'_>, mode: Mode, owner: Owner, now: i64) -> Result<Node> {
         if self.find(directory, name)?.is_some() {
             return Err(Errno::EXIST);
         }
@@ -59,7 +59,7 @@ impl State {
         Ok(node.clone())
     }
 
-    pub fn create_unnamed(&mut self, directory: Inode, mode: u32, owner: Owner, now: i64) -> Result<Node> {
+    pub fn create_unnamed(&mut self, directory: Inode, mode: Mode, owner: Owner, now: i64) -> Result<Node> {
         self.growing(directory)?;
         if directory == ROOT {
             return Err(Errno::PERM);

@@ -1,6 +1,6 @@
 //! `stat`, `chmod`, `chown`, `truncate`, `utimens`, `statfs`.
 
-use trefoil_core::filesystem::{Changes, NAME_BYTES_MAX, Result, Time};
+use trefoil_core::filesystem::{Changes, Errno, Inode, NAME_BYTES_MAX, Node, Result, Time};
 
 use super::names::PERMISSIONS;
 use super::shape::nanoseconds;
@@ -12,16 +12,24 @@ const STATFS_BLOCK_BYTES: u64 = 4096;
 
 impl Engine {
     pub(super) fn getattr(&self, call: &mut Call) -> Result<Answer> {
-        let node = self.fs.stat(call.inode)?;
+        let node = self.seen(call.inode)?;
         self.attributes_out(call, &node);
         Ok(Answer::Payload)
     }
 
     /// Asked for only when somebody wants to know a time of birth.
     pub(super) fn statx(&self, call: &mut Call) -> Result<Answer> {
-        let node = self.fs.stat(call.inode)?;
+        let node = self.seen(call.inode)?;
         self.statx_out(call, &node);
         Ok(Answer::Payload)
+    }
+
+    /// A working directory, or what O_PATH holds, can be looked at after it was removed, although nobody has it open.
+    fn seen(&self, inode: Inode) -> Result<Node> {
+        match self.fs.stat(inode) {
+            Err(Errno::STALE) => self.known.gone(inode).ok_or(Errno::STALE),
+            found => found,
+        }
     }
 
     pub(super) fn setattr(&self, call: &mut Call) -> Result<Answer> {

@@ -42,11 +42,13 @@ impl Engine {
 
     /// Usually something new; but another face may have been faster.
     pub(super) fn create(&self, call: &mut Call) -> Result<Answer> {
-        let (flags, mode) = (call.body.u32()?, call.body.u32()?);
-        call.body.skip(4)?;
+        let (flags, mode, umask) = (call.body.u32()?, call.body.u32()?, call.body.u32()?);
         let strip = call.body.u32()? & hint::OPEN_KILL_SUIDGID != 0;
         let name = call.body.name()?;
-        let (node, keep) = match self.fs.create(call.inode, name, New::File, mode & PERMISSIONS, call.owner()) {
+        let made = self
+            .fs
+            .create_masked(call.inode, Some(name), New::File, mode & PERMISSIONS, umask, call.owner());
+        let (node, keep) = match made {
             Ok(node) => self.opened(self.fs.open(node.inode)?, false, false)?,
             Err(Errno::EXIST) if flags & O_EXCL == 0 => {
                 let node = self.fs.lookup(call.inode, name)?;
@@ -65,8 +67,8 @@ impl Engine {
 
     pub(super) fn tmpfile(&self, call: &mut Call) -> Result<Answer> {
         call.body.skip(4)?;
-        let mode = call.body.u32()?;
-        let node = self.fs.create_unnamed(call.inode, mode & PERMISSIONS, call.owner())?;
+        let (mode, umask) = (call.body.u32()? & PERMISSIONS, call.body.u32()?);
+        let node = self.fs.create_masked(call.inode, None, New::File, mode, umask, call.owner())?;
         self.known.opened(node.inode, node.version);
         self.entry_out(call.out, &node, call.since);
         self.open_out(call, false);

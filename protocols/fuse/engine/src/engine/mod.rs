@@ -4,7 +4,7 @@
 //! store's cookies, and files are open in the store. It never checks a permission (the kernel does, by `default_permissions`) and never answers
 //! before the store has. A panic below it answers EIO.
 //!
-//! What is refused, and why: `RENAME_WHITEOUT` is EINVAL (only overlayfs asks for it), xattrs outside `user`, `trusted` and `security` are EOPNOTSUPP,
+//! What is refused, and why: `RENAME_WHITEOUT` is EINVAL (only overlayfs asks for it), xattrs outside `user`, `trusted`, `security` and ACLs are EOPNOTSUPP,
 //! `ioctl` and `poll` are the kernel's own, and there is no writeback cache: size and times are the store's.
 
 mod attributes;

@@ -1,6 +1,6 @@
 //! Operations on a directory's entries.
 
-use trefoil_core::filesystem::{Errno, NAME_BYTES_MAX, New, Node, Replace, Result};
+use trefoil_core::filesystem::{Errno, Inode, NAME_BYTES_MAX, New, Node, Replace, Result, Type};
 
 use super::{Answer, Call, Engine};
 use crate::wire::operation;
@@ -30,8 +30,8 @@ impl Engine {
     }
 
     pub(super) fn mknod(&self, call: &mut Call) -> Result<Answer> {
-        let (mode, device) = (call.body.u32()?, u64::from(call.body.u32()?));
-        call.body.skip(8)?;
+        let (mode, device, umask) = (call.body.u32()?, u64::from(call.body.u32()?), call.body.u32()?);
+        call.body.skip(4)?;
         let new = match mode & FORMAT {
             0 | 0o100_000 => New::File,
             0o010_000 => New::Fifo,
@@ -40,13 +40,12 @@ impl Engine {
             0o140_000 => New::Socket,
             _ => return Err(Errno::INVAL),
         };
-        self.make(call, new, mode)
+        self.make(call, new, mode, umask)
     }
 
     pub(super) fn mkdir(&self, call: &mut Call) -> Result<Answer> {
-        let mode = call.body.u32()?;
-        call.body.skip(4)?;
-        self.make(call, New::Directory, mode)
+        let (mode, umask) = (call.body.u32()?, call.body.u32()?);
+        self.make(call, New::Directory, mode, umask)
     }
 
     pub(super) fn symlink(&self, call: &mut Call) -> Result<Answer> {
@@ -56,9 +55,10 @@ impl Engine {
         Ok(self.entry(call, &node))
     }
 
-    fn make(&self, call: &mut Call, new: New<'_>, mode: u32) -> Result<Answer> {
+    fn make(&self, call: &mut Call, new: New<'_>, mode: u32, umask: u32) -> Result<Answer> {
         let name = call.body.name()?;
-        let node = self.fs.create(call.inode, name, new, mode & PERMISSIONS, call.owner())?;
+        let (mode, owner) = (mode & PERMISSIONS, call.owner());
+        let node = self.fs.create_masked(call.inode, Some(name), new, mode, umask, owner)?;
         Ok(self.entry(call, &node))
     }
 
@@ -70,11 +70,17 @@ impl Engine {
     }
 
     pub(super) fn unlink(&self, call: &mut Call) -> Result<Answer> {
-        self.fs.unlink(call.inode, call.body.name()?).map(|()| Answer::Payload)
+        let name = call.body.name()?;
+        let node = self.last_named(call.inode, name);
+        self.fs.unlink(call.inode, name)?;
+        Ok(self.took(node))
     }
 
     pub(super) fn rmdir(&self, call: &mut Call) -> Result<Answer> {
-        self.fs.remove_directory(call.inode, call.body.name()?).map(|()| Answer::Payload)
+        let name = call.body.name()?;
+        let node = self.last_named(call.inode, name);
+        self.fs.remove_directory(call.inode, name)?;
+        Ok(self.took(node))
     }
 
     pub(super) fn rename(&self, call: &mut Call) -> Result<Answer> {
@@ -94,8 +100,26 @@ impl Engine {
         if from.len().max(to.len()) > NAME_BYTES_MAX {
             return Err(Errno::NAMETOOLONG);
         }
+        let node = if replace == Replace::Yes {
+            self.last_named(directory, to)
+        } else {
+            None
+        };
         self.fs.rename((call.inode, from), (directory, to), replace)?;
-        Ok(Answer::Payload)
+        Ok(self.took(node))
+    }
+
+    /// What has no other name.
+    fn last_named(&self, directory: Inode, name: &[u8]) -> Option<Node> {
+        let node = self.fs.lookup(directory, name).ok()?;
+        (node.links == 1 || node.kind == Type::Directory).then_some(node)
+    }
+
+    fn took(&self, node: Option<Node>) -> Answer {
+        if let Some(node) = node {
+            self.known.unnamed(node);
+        }
+        Answer::Payload
     }
 
     fn entry(&self, call: &mut Call, node: &Node) -> Answer {

@@ -1,23 +1,24 @@
 //! Extended attributes.
 //!
-//! `user`, `trusted` and `security` are the store's; the kernel has checked who may. POSIX ACLs (`system.posix_acl_*`) are EOPNOTSUPP, as on any
-//! filesystem mounted without them.
+//! `user`, `trusted` and `security` are the store's, and so are POSIX ACLs, which it keeps in step with modes; the kernel has checked who may.
 
-use trefoil_core::filesystem::{Errno, Result, XattrMode};
+use trefoil_core::filesystem::{Changes, Errno, Result, XattrMode, acl};
 
 use super::{Answer, Call, Engine};
-use crate::wire::Writer;
+use crate::wire::{Writer, hint};
 
 /// `setxattr(2)`
 const XATTR_CREATE: u32 = 1;
 const XATTR_REPLACE: u32 = 2;
+const SET_GID: u32 = 0o2000;
 const TRUSTED: &[u8] = b"trusted.";
 const NAMESPACES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
 impl Engine {
     pub(super) fn setxattr(&self, call: &mut Call) -> Result<Answer> {
         let (size, flags) = (call.body.u32()? as usize, call.body.u32()?);
-        call.body.skip(8)?;
+        let hints = call.body.u32()?;
+        call.body.skip(4)?;
         let name = served(call.body.name()?)?;
         let value = call.body.bytes(size)?;
         let mode = match flags {
@@ -26,7 +27,27 @@ impl Engine {
             XATTR_REPLACE => XattrMode::Replace,
             _ => return Err(Errno::INVAL),
         };
-        self.fs.set_xattr(call.inode, name, value, mode).map(|()| Answer::Payload)
+        self.fs.set_xattr(call.inode, name, value, mode)?;
+        if hints & hint::ACL_KILL_SGID != 0 {
+            self.kill_set_gid(call)?;
+        }
+        Ok(Answer::Payload)
+    }
+
+    /// Who gave a list to a file of a group that is not theirs does not get to run as that group.
+    fn kill_set_gid(&self, call: &Call) -> Result<()> {
+        let node = self.fs.stat(call.inode)?;
+        if node.mode & SET_GID != 0 {
+            let mode = Some(node.mode & !SET_GID);
+            self.fs.change(
+                call.inode,
+                &Changes {
+                    mode,
+                    ..Changes::default()
+                },
+            )?;
+        }
+        Ok(())
     }
 
     pub(super) fn getxattr(&self, call: &mut Call) -> Result<Answer> {
@@ -58,7 +79,8 @@ impl Engine {
 
 fn served(name: &[u8]) -> Result<&[u8]> {
     let within = |space: &&[u8]| name.len() > space.len() && name.starts_with(space);
-    if NAMESPACES.iter().any(within) {
+    let is_list = [acl::ACCESS, acl::DEFAULT].iter().any(|list| list.as_bytes() == name);
+    if is_list || NAMESPACES.iter().any(within) {
         Ok(name)
     } else {
         Err(Errno::OPNOTSUPP)

@@ -7,6 +7,7 @@ mod content;
 mod endings;
 mod faults;
 mod listings;
+mod lists;
 mod locks;
 mod names;
 mod rig;

@@ -175,3 +175,21 @@ fn what_is_made_elsewhere_first_is_opened_and_not_made_again() {
     assert_eq!(file.metadata().unwrap().ino(), made.inode);
     assert_eq!(fs::read(rig.path("f")).unwrap(), b"theirs");
 }
+
+#[test]
+fn what_was_removed_can_be_looked_at_by_who_holds_it() {
+    let rig = Rig::new();
+    fs::write(rig.path("f"), b"content").unwrap();
+    fs::create_dir(rig.path("d")).unwrap();
+    fs::write(rig.path("replaced"), b"1").unwrap();
+    fs::write(rig.path("other"), b"2").unwrap();
+    let hold = |name: &str| rustix::fs::open(rig.path(name), OFlags::PATH, Mode::empty()).unwrap();
+    let held = [hold("f"), hold("d"), hold("replaced")];
+    fs::remove_file(rig.path("f")).unwrap();
+    fs::remove_dir(rig.path("d")).unwrap();
+    fs::rename(rig.path("other"), rig.path("replaced")).unwrap();
+    for (held, size) in held.iter().zip([7, 0, 1]) {
+        let found = rustix::fs::fstat(held).unwrap();
+        assert_eq!((found.st_nlink, found.st_size), (0, size));
+    }
+}

@@ -124,6 +124,10 @@ impl Through {
         100 * session.by_nfs / (session.by_nfs + session.directly).max(1)
     }
 
+    fn has_default_acl(&self, directory: Inode) -> bool {
+        self.fs.xattr(directory, b"system.posix_acl_default").is_ok()
+    }
+
     fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap()
     }
@@ -300,6 +304,14 @@ impl FileSystem for Through {
         match handle.filter(|_| plain) {
             Some(handle) => self.met(self.make(&handle, name, &new, mode, owner, inherits)),
             None => self.directly(|fs| fs.create(directory, name, new, mode, owner)),
+        }
+    }
+
+    /// A client knows no default ACL and takes its umask away by itself.
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        match name.filter(|_| !self.has_default_acl(directory)) {
+            Some(name) => self.create(directory, name, new, mode & !(umask & 0o777), owner),
+            None => self.directly(|fs| fs.create_masked(directory, name, new, mode, umask, owner)),
         }
     }
 

@@ -119,6 +119,7 @@ impl FileSystem for Watched {
         stat(inode: Inode) -> Result<Node>;
         change(inode: Inode, changes: &Changes) -> Result<Node>;
         create(directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node>;
+        create_masked(directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node>;
         create_unnamed(directory: Inode, mode: u32, owner: Owner) -> Result<Node>;
         link(inode: Inode, directory: Inode, name: &[u8]) -> Result<Node>;
         remove_directory(directory: Inode, name: &[u8]) -> Result<()>;

@@ -35,9 +35,13 @@ pub enum Fault {
     FindsNoData,
     FindsHolesInData,
     CutsTargets,
+    HeedsTheUmaskOnly,
+    ForgetsToInherit,
+    KeepsListsApart,
+    KeepsCapabilities,
 }
 
-pub const ALL: [Fault; 27] = [
+pub const ALL: [Fault; 31] = [
     Fault::LosesWrites,
     Fault::WritesTooLittle,
     Fault::AppendsBesideTheEnd,
@@ -65,6 +69,10 @@ pub const ALL: [Fault; 27] = [
     Fault::FindsNoData,
     Fault::FindsHolesInData,
     Fault::CutsTargets,
+    Fault::HeedsTheUmaskOnly,
+    Fault::ForgetsToInherit,
+    Fault::KeepsListsApart,
+    Fault::KeepsCapabilities,
 ];
 
 /// Faults of content show at one operation in so many, so that they are not found by the very first one.
@@ -134,7 +142,14 @@ impl FileSystem for Faulty {
             changes.modified = Some(Time::At(at / 1000 * 1000));
         }
         let before = self.size(inode);
+        let [list, capability] = [acl::ACCESS, CAPABILITY].map(|name| self.model.xattr(inode, name.as_bytes()));
         let node = self.model.change(inode, &changes)?;
+        if self.has(Fault::KeepsListsApart) && changes.mode.is_some() && list.is_ok() {
+            self.model.remove_xattr(inode, acl::ACCESS.as_bytes())?;
+        }
+        if let (true, Ok(capability)) = (self.has(Fault::KeepsCapabilities), capability) {
+            self.model.set_xattr(inode, CAPABILITY.as_bytes(), &capability, XattrMode::Any)?;
+        }
         if self.has(Fault::ShowsWhatWasCutOff) && before + 8 < node.size && node.size < 1 << 30 {
             return self.model.write(inode, before, b"old", false);
         }
@@ -142,7 +157,15 @@ impl FileSystem for Faulty {
     }
 
     fn create(&self, directory: Inode, name: &[u8], new: New<'_>, mode: u32, owner: Owner) -> Result<Node> {
-        let node = self.model.create(directory, name, new, mode, owner)?;
+        self.create_masked(directory, Some(name), new, mode, 0, owner)
+    }
+
+    fn create_masked(&self, directory: Inode, name: Option<&[u8]>, new: New<'_>, mode: u32, umask: u32, owner: Owner) -> Result<Node> {
+        let heeded = if self.has(Fault::HeedsTheUmaskOnly) { mode & !umask } else { mode };
+        let mut node = self.model.create_masked(directory, name, new, heeded, umask, owner)?;
+        if self.has(Fault::ForgetsToInherit) && self.model.remove_xattr(node.inode, acl::ACCESS.as_bytes()).is_ok() {
+            node = self.model.stat(node.inode)?;
+        }
         if self.has(Fault::ForgetsTheGroup) && node.gid != owner.gid {
             let gid = Some(owner.gid);
             return self.model.change(node.inode, &Changes { gid, ..Changes::default() });
@@ -151,7 +174,7 @@ impl FileSystem for Faulty {
     }
 
     fn create_unnamed(&self, directory: Inode, mode: u32, owner: Owner) -> Result<Node> {
-        self.model.create_unnamed(directory, mode, owner).map(|node| self.show(node))
+        self.create_masked(directory, None, New::File, mode, 0, owner)
     }
 
     fn link(&self, inode: Inode, directory: Inode, name: &[u8]) -> Result<Node> {
