@@ -123,9 +123,31 @@ class FuseMount:
         allow_other: bool | None,
         set_id: bool | None,
         devices: bool | None,
+        shared_locks: bool,
         /,
     ) -> Future[FuseMount]: ...
     def end(self) -> Future[None]: ...
+
+@final
+class NfsServer:
+    @staticmethod
+    def start(
+        store: Store,
+        listen: str,
+        exports: Sequence[tuple[str, list[str], bool, str, int, int, bool]],
+        fsid: int,
+        key: bytes,
+        lock_hosts: Path | None,
+        portmapper: str | None,
+        connections_max: int,
+        /,
+    ) -> Future[NfsServer]:
+        """An export: path, networks, read only, squash, anonymous uid and gid, privileged ports only."""
+
+    @property
+    def address(self) -> str: ...
+    def metrics(self) -> dict[str, float]: ...
+    def stop(self) -> Future[None]: ...
 
 @final
 class Store:

@@ -42,15 +42,22 @@ SWITCHES: Mapping[str, Mapping[str, Any]] = {
 class Mounts:
     """Changes come one after another."""
 
-    def __init__(self, store: ElementStore, settings: FileSection) -> None:
+    def __init__(self, store: ElementStore, settings: FileSection, *, shared_locks: bool = False) -> None:
         self._store = store
+        self._shared_locks = shared_locks
         self._settings = settings
         self._mounts: dict[Path, Mount] = {}
         self._change = asyncio.Lock()
 
     def options(self, view: str | None = None, engine: str | None = None, read_only: bool = False, words: Sequence[str] = ()) -> Options:
         """Raises Invalid for an engine or a word that there is not."""
-        options = Options(engine=Engine(self._settings.engine), view=view, read_only=read_only, strict=self._settings.strict)
+        options = Options(
+            engine=Engine(self._settings.engine),
+            view=view,
+            read_only=read_only,
+            strict=self._settings.strict,
+            shared_locks=self._shared_locks,
+        )
         if engine is not None:
             if engine not in list(Engine):
                 raise Invalid(f"there is no engine {engine}: {' or '.join(Engine)}")
