@@ -19,11 +19,13 @@ from pathlib import Path
 from tests.proof.posix.verdict import Verdict
 from tests.proof.posix.xfstests_explained import EXPLAINED
 
+POOLS = ("pool-one", "pool-two")
+"""Names that no output of a test holds, as the suite replaces them there."""
 DEVICES = 3
 DEVICE_BYTES = 3 << 30
 REASON_LINES = 4
 FULL_SECONDS_MAX = 6 * 3600.0
-USERS = ("fsgqa:x:7001:7001", "fsgqa2:x:7002:7002", "123456-fsgqa:x:7003:7003")
+USERS = ("fsgqa:*:7001:7001", "fsgqa2:*:7002:7002", "123456-fsgqa:*:7003:7003")
 RESULT = re.compile(r"^(\w+/\d+)\s")
 
 HELPER = """#!/bin/bash
@@ -44,7 +46,8 @@ while [ $# -gt 0 ]; do
             ro) options+=(--read-only) flags+=(ro) ;;
             nosuid) options+=(--no-set-id) flags+=(nosuid) ;;
             nodev) options+=(--no-devices) flags+=(nodev) ;;
-            rw | suid | dev | noexec | exec | noatime | atime | nodiratime | diratime | relatime | norelatime | strictatime | sync | async | dirsync)
+            noatime) options+=(--no-access-times) flags+=(noatime) bound=1 ;;
+            rw | suid | dev | noexec | exec | atime | nodiratime | diratime | relatime | norelatime | strictatime | sync | async | dirsync)
                 flags+=("$option") bound=1 ;;
             defaults | allow_other | default_permissions | "") ;;
             context=*) ;;
@@ -89,15 +92,15 @@ cd @SUITE@
 export PATH=/usr/sbin:$PATH HOST_OPTIONS=@WORK@/local.config RESULT_BASE=@WORK@/results
 set +e
 ./check "$@"
-umount @WORK@/mnt/test @WORK@/mnt/scratch 2>/dev/null
+umount @WORK@/mnt/one @WORK@/mnt/two 2>/dev/null
 # What served them closes its store.
-for pool in test scratch; do flock -w 60 @WORK@/$pool/lock true; done
+for pool in pool-one pool-two; do flock -w 60 @WORK@/$pool/lock true; done
 """
 
-CONFIG = """export TEST_DEV=test
-export TEST_DIR=@WORK@/mnt/test
-export SCRATCH_DEV=scratch
-export SCRATCH_MNT=@WORK@/mnt/scratch
+CONFIG = """export TEST_DEV=pool-one
+export TEST_DIR=@WORK@/mnt/one
+export SCRATCH_DEV=pool-two
+export SCRATCH_MNT=@WORK@/mnt/two
 export FSTYP=fuse
 export FUSE_SUBTYP=.trefoil
 export MOUNT_OPTIONS="-o allow_other,default_permissions"
@@ -134,8 +137,8 @@ def _prepare(suite: Path, work: Path, server: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     if any(work.iterdir()):
         raise FileExistsError(f"{work} is not empty")
-    for pool in ("test", "scratch"):
-        (work / "mnt" / pool).mkdir(parents=True)
+    for pool in POOLS:
+        (work / "mnt" / pool.removeprefix("pool-")).mkdir(parents=True)
         (work / pool).mkdir()
         for number in range(DEVICES):
             with (work / pool / f"device-{number}").open("wb") as device:

@@ -213,6 +213,10 @@ pub trait FileSystem: Send + Sync {
     /// At most TRANSFER_BYTES_MAX, fewer only at the end of the file; holes are zeros. EISDIR, EINVAL, EIO for content that is damaged for good.
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>>;
 
+    /// Somebody read content, entries or a target, which do not note it themselves. As `relatime`: nothing happens if an access since the last change,
+    /// and within a day, is noted. Nobody waits for it.
+    fn note_access(&self, _inode: Inode) {}
+
     /// All of the bytes, at most TRANSFER_BYTES_MAX. `strip_privileges` as in `Changes`. EISDIR, EINVAL, EFBIG, EROFS. Returns the node afterwards.
     fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node>;
 

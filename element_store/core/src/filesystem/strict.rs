@@ -128,6 +128,10 @@ impl FileSystem for Strict {
         self.durable(|files| files.remove_xattr(inode, name))
     }
 
+    fn note_access(&self, inode: Inode) {
+        self.0.note_access(inode);
+    }
+
     fn statistics(&self) -> Result<Statistics> {
         self.0.statistics()
     }

@@ -137,16 +137,6 @@ impl Store {
         made
     }
 
-    /// Nobody waits for it. It is news to whoever accesses it, too: the kernel has the old time by then.
-    fn note_access(&self, inode: Inode, row: &ElementRow) {
-        let committer = &self.core.committer;
-        if files::is_access_due(row, committer.now_ns()) {
-            committer.submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
-                files::note_access(tx, inode)
-            });
-        }
-    }
-
     fn row(&self, inode: Inode) -> Result<ElementRow> {
         self.see(|rows| files::row(rows, inode))
     }
@@ -297,7 +287,6 @@ impl FileSystem for Store {
     fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
         let row = self.row(inode)?;
         if row.kind == super::Kind::Symlink {
-            self.note_access(inode, &row);
             Ok(row.detail)
         } else {
             Err(Errno::INVAL)
@@ -325,15 +314,23 @@ impl FileSystem for Store {
 
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
         let _inside = self.core.guard.enter();
-        let (row, bytes) = self.see(|rows| {
-            let row = files::file_row(rows, inode)?;
-            let stop = offset.saturating_add(length.min(TRANSFER_BYTES_MAX) as u64).min(row.size);
+        self.see(|rows| {
+            let size = files::file_row(rows, inode)?.size;
+            let stop = offset.saturating_add(length.min(TRANSFER_BYTES_MAX) as u64).min(size);
             let mut bytes = vec![0; stop.saturating_sub(offset) as usize];
             self.core.read_with(rows, inode, offset, &mut bytes)?;
-            Ok((row, bytes))
-        })?;
-        self.note_access(inode, &row);
-        Ok(bytes)
+            Ok(bytes)
+        })
+    }
+
+    /// It is news to whoever accesses it, too: the kernel has the old time by then.
+    fn note_access(&self, inode: Inode) {
+        let committer = &self.core.committer;
+        if self.row(inode).is_ok_and(|row| files::is_access_due(&row, committer.now_ns())) {
+            committer.submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
+                files::note_access(tx, inode)
+            });
+        }
     }
 
     fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
@@ -371,8 +368,8 @@ impl FileSystem for Store {
     }
 
     fn copy(&self, from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64> {
-        let source = self.see(|rows| files::file_row(rows, from.0))?;
-        let length = length.min(source.size.saturating_sub(from.1));
+        let size = self.see(|rows| files::file_row(rows, from.0))?.size;
+        let length = length.min(size.saturating_sub(from.1));
         self.see(|rows| files::file_row(rows, to.0))?;
         if from.0 == to.0 && from.1 < to.1.saturating_add(length) && to.1 < from.1 + length {
             return Err(Errno::INVAL);
@@ -385,16 +382,14 @@ impl FileSystem for Store {
                 Box::new(move |tx| file_content::copy(tx, from, to, left, SHARED_RUNS_MAX))
             })?;
         }
-        if length > 0 {
-            self.note_access(from.0, &source);
-        }
         Ok(length)
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-        let (row, entries) = self.see(|rows| Ok((files::directory_row(rows, directory)?, files::list(rows, directory, cookie, limit)?)))?;
-        self.note_access(directory, &row);
-        Ok(entries)
+        self.see(|rows| {
+            files::directory_row(rows, directory)?;
+            files::list(rows, directory, cookie, limit)
+        })
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {

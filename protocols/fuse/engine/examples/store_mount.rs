@@ -1,7 +1,8 @@
 //! Mounts one view of a pool of its own: `store_mount [OPTION...] DIRECTORY STATE DEVICE...`.
 //!
 //! Until its standard input ends; with `--until-unmounted` until somebody unmounts it, which is what a mount helper needs.
-//! `--name NAME`: the source that `mount` shows. `--read-only`, `--no-set-id`, `--no-devices`: as `ro`, `nosuid`, `nodev`.
+//! `--name NAME`: the source that `mount` shows. `--read-only`, `--no-set-id`, `--no-devices`, `--no-access-times`: as `ro`, `nosuid`, `nodev`,
+//! `noatime`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,7 @@ use trefoil_core::filesystem::{FileSystem, New, Owner, ROOT};
 use trefoil_core::store::{OpenOptions, Store};
 use trefoil_fuse::{Locks, Mount, Options};
 
-const USAGE: &str =
-    "usage: store_mount [--until-unmounted] [--name NAME] [--read-only] [--no-set-id] [--no-devices] DIRECTORY STATE DEVICE...";
+const USAGE: &str = "usage: store_mount [--until-unmounted] [--name NAME] [--read-only] [--no-set-id] [--no-devices] [--no-access-times] DIRECTORY STATE DEVICE...";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = Options {
@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--until-unmounted" => until_unmounted = true,
             "--name" => options.name = arguments.next().ok_or(USAGE)?,
             "--read-only" => options.read_only = true,
+            "--no-access-times" => options.access_times = false,
             "--no-set-id" => options.set_id = false,
             "--no-devices" => options.devices = false,
             path => paths.push(PathBuf::from(path)),

@@ -21,6 +21,8 @@ struct Held {
     opens: u64,
     /// Times that it was named to the kernel, less those that it forgot.
     lookups: u64,
+    /// Nobody read it since it was opened or written last.
+    unread: bool,
     /// What it was when this mount took its last name: whoever still holds it without having it open may ask.
     gone: Option<Box<Node>>,
 }
@@ -36,7 +38,7 @@ impl Known {
         let mut shard = self.shard(inode);
         let held = shard.entry(inode).or_default();
         let same = held.whole && held.seen == version;
-        (held.seen, held.whole, held.opens) = (version, true, held.opens + 1);
+        (held.seen, held.whole, held.opens, held.unread) = (version, true, held.opens + 1, true);
         same
     }
 
@@ -81,9 +83,17 @@ impl Known {
     /// Content was written through this mount, so that the kernel's cache shows it too; `version` is what it has now.
     pub fn wrote(&self, inode: Inode, version: u64) {
         if let Some(held) = self.shard(inode).get_mut(&inode) {
+            held.unread = true;
             held.whole &= held.seen == version || held.seen + 1 == version;
             held.seen = held.seen.max(version);
         }
+    }
+
+    /// Whether this is the first read since it was opened or written.
+    pub fn first_read(&self, inode: Inode) -> bool {
+        self.shard(inode)
+            .get_mut(&inode)
+            .is_some_and(|held| std::mem::take(&mut held.unread))
     }
 
     /// Whether somebody else changed the content of what the kernel has open. Says so once for each change.

@@ -11,6 +11,7 @@
 mod device;
 mod engine;
 mod handshake;
+mod holders;
 mod invalidations;
 mod kernel;
 mod known;

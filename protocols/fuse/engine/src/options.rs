@@ -63,6 +63,8 @@ pub struct Options {
     /// Other users than the one who mounts. Permissions are checked by the kernel always. Needs root or `user_allow_other` in `/etc/fuse.conf`.
     pub allow_other: bool,
     pub read_only: bool,
+    /// Note when something was read, as `relatime` does. A read-only mount never does.
+    pub access_times: bool,
     /// Honour set-user-id and set-group-id bits and file capabilities. Only root may ask.
     pub set_id: bool,
     /// Open character and block devices. Only root may ask.
@@ -94,6 +96,7 @@ impl Default for Options {
             root: ROOT,
             allow_other: privileged,
             read_only: false,
+            access_times: true,
             set_id: privileged,
             devices: privileged,
             threads: 16,

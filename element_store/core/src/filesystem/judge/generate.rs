@@ -51,7 +51,7 @@ const FAR: [u64; 5] = [1 << 20, (1 << 31) + 1, 1 << 40, FILE_BYTES_MAX - 5, FILE
 type Maker = fn(&mut Judge, Both<'_>) -> Operation;
 
 /// How often each comes up.
-const WEIGHTS: [(u64, Maker); 22] = [
+const WEIGHTS: [(u64, Maker); 23] = [
     (13, Judge::create),
     (10, Judge::remove),
     (12, Judge::rename),
@@ -80,6 +80,7 @@ const WEIGHTS: [(u64, Maker); 22] = [
     }),
     (2, Judge::start_to_list),
     (8, |judge, _| Operation::GoOn(judge.below(LISTINGS_MAX), 1 + judge.below(3))),
+    (2, |judge, both| Operation::NoteAccess(judge.anything(both))),
     (1, |_, _| Operation::Sync),
     (1, |_, _| Operation::Statistics),
 ];

@@ -73,6 +73,7 @@ pub(super) enum Operation {
     Read(Id, u64, usize),
     Write(Id, u64, Bytes, bool),
     Append(Id, Bytes, bool),
+    NoteAccess(Id),
     Sync,
     Allocate(Id, Allocation, u64, u64),
     Seek(Id, u64, Seek),
@@ -141,6 +142,10 @@ pub(super) fn perform(files: &dyn FileSystem, operation: &Operation, pairs: &Pai
         O::Read(id, offset, length) => files.read(at(id), *offset, *length).map(Answer::Bytes),
         O::Write(id, offset, bytes, strip) => files.write(at(id), *offset, &bytes.make(), *strip).map(Answer::Node),
         O::Append(id, bytes, strip) => files.append(at(id), &bytes.make(), *strip).map(Answer::Node),
+        O::NoteAccess(id) => {
+            files.note_access(at(id));
+            Ok(Answer::Nothing)
+        }
         O::Sync => files.sync().map(nothing),
         O::Allocate(id, how, offset, length) => files.allocate(at(id), *how, *offset, *length).map(Answer::Node),
         O::Copy(from, to, length) => files.copy((at(&from.0), from.1), (at(&to.0), to.1), *length).map(Answer::Number),
@@ -187,7 +192,7 @@ impl Operation {
     /// Whose time of access it may move, or not.
     pub fn accesses(&self) -> Option<Id> {
         match self {
-            Self::Read(id, ..) | Self::ReadLink(id) | Self::Copy((id, _), ..) | Self::Seek(id, ..) => Some(*id),
+            Self::NoteAccess(id) => Some(*id),
             _ => None,
         }
     }

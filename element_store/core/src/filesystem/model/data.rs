@@ -10,17 +10,12 @@ pub(super) fn end_of(offset: u64, length: u64) -> Result<u64> {
 }
 
 impl State {
-    pub fn read(&mut self, inode: Inode, offset: u64, length: usize, now: i64) -> Result<Vec<u8>> {
-        let element = self.get_mut(inode)?;
-        let content = element.content()?;
+    pub fn read(&mut self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let content = self.get_mut(inode)?.content()?;
         if length > TRANSFER_BYTES_MAX {
             return Err(Errno::INVAL);
         }
-        let bytes = content.read(offset, length);
-        if length > 0 {
-            element.accessed(now);
-        }
-        Ok(bytes)
+        Ok(content.read(offset, length))
     }
 
     /// Without an offset: at the end. No bytes: nothing happens.
@@ -106,7 +101,6 @@ impl State {
         element.modified(now);
         self.resized(before, after);
         self.strip_capability(to.0);
-        self.at(from.0).accessed(now);
         Ok(length)
     }
 }

@@ -6,7 +6,6 @@
 //! Content is kept in pages of PAGE_BYTES: that is how finely `seek` and `allocated` tell the truth.
 //!
 //! Where the trait and POSIX leave a choice it does as Linux's ext4 does, and answers the error that Linux answers first:
-//! - an access is noted as `relatime` does, by `read`, `read_link`, `list`, and `copy` of its source;
 //! - a rename changes `changed_ns` of what it moves and of what it replaces; two names of one file: of nothing;
 //! - a new size changes the times even if it is the old one; no bytes written, and no changes named, change nothing;
 //! - whatever is open stays until its last `close`: a removed directory with 0 links, empty, in which nothing can be made or found (ENOENT);
@@ -141,7 +140,7 @@ impl FileSystem for Model {
     }
 
     fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
-        self.change_state(|state, now| state.read_link(inode, now))
+        self.locked().read_link(inode)
     }
 
     fn open(&self, inode: Inode) -> Result<Node> {
@@ -153,7 +152,15 @@ impl FileSystem for Model {
     }
 
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
-        self.change_state(|state, now| state.read(inode, offset, length, now))
+        self.locked().read(inode, offset, length)
+    }
+
+    fn note_access(&self, inode: Inode) {
+        self.change_state(|state, now| {
+            if let Ok(element) = state.get_mut(inode) {
+                element.accessed(now);
+            }
+        });
     }
 
     fn write(&self, inode: Inode, offset: u64, bytes: &[u8], strip_privileges: bool) -> Result<Node> {
@@ -181,7 +188,7 @@ impl FileSystem for Model {
     }
 
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
-        self.change_state(|state, now| state.list(directory, cookie, limit, now))
+        self.locked().list(directory, cookie, limit)
     }
 
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {

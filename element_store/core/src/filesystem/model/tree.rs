@@ -114,17 +114,14 @@ impl State {
         Ok(())
     }
 
-    pub fn read_link(&mut self, inode: Inode, now: i64) -> Result<Vec<u8>> {
-        let element = self.get_mut(inode)?;
-        let Body::Symlink(target) = &element.body else {
-            return Err(Errno::INVAL);
-        };
-        let target = target.clone();
-        element.accessed(now);
-        Ok(target)
+    pub fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
+        match &self.get(inode)?.body {
+            Body::Symlink(target) => Ok(target.clone()),
+            _ => Err(Errno::INVAL),
+        }
     }
 
-    pub fn list(&mut self, directory: Inode, cookie: u64, limit: usize, now: i64) -> Result<Vec<Entry>> {
+    pub fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
         let entry = |(cookie, name, inode): (u64, &[u8], Inode)| {
             let name = name.to_vec();
             Ok(Entry {
@@ -133,9 +130,7 @@ impl State {
                 node: self.node(inode)?,
             })
         };
-        let entries = self.directory(directory)?.after(cookie).take(limit).map(entry).collect();
-        self.get_mut(directory)?.accessed(now);
-        entries
+        self.directory(directory)?.after(cookie).take(limit).map(entry).collect()
     }
 
     pub fn open(&mut self, inode: Inode) -> Result<Node> {

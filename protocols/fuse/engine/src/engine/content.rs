@@ -1,6 +1,7 @@
 //! Open files and their bytes.
 //!
-//! A file handle is nothing but its inode: the store counts opens, and keeps content until the last one is closed.
+//! A file handle is nothing but its inode, and a number for those who hold locks by it: the store counts opens, and keeps content until the last one is
+//! closed.
 
 use trefoil_core::filesystem::{Allocation, Changes, Errno, New, Node, Result, Seek, TRANSFER_BYTES_MAX, Type};
 
@@ -9,9 +10,12 @@ use super::{Answer, Call, Engine};
 use crate::wire::{hint, opened, operation};
 
 /// `open(2)`, as all architectures that we build for have them.
+const O_ACCMODE: u32 = 3;
+const O_WRONLY: u32 = 1;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
 const O_DSYNC: u32 = 0o10_000;
+const O_NOATIME: u32 = 0o1_000_000;
 /// `fallocate(2)`
 const KEEP_SIZE: u32 = 1;
 const PUNCH_HOLE: u32 = 2;
@@ -28,6 +32,10 @@ impl Engine {
         let (flags, hints) = (call.body.u32()?, call.body.u32()?);
         let strip = hints & hint::OPEN_KILL_SUIDGID != 0;
         let (_, keep) = self.opened(self.fs.open(call.inode)?, flags & O_TRUNC != 0, strip)?;
+        // What the kernel has all of is read without asking.
+        if keep && flags & O_ACCMODE != O_WRONLY && flags & O_NOATIME == 0 && self.notes_accesses() {
+            self.fs.note_access(call.inode);
+        }
         self.open_out(call, keep);
         Ok(Answer::Payload)
     }
@@ -99,7 +107,7 @@ impl Engine {
     pub(super) fn release(&self, call: &mut Call) -> Result<Answer> {
         self.close(call.inode);
         if self.options.locks.is_some() {
-            self.release_flock(call)?;
+            self.end_locks(call)?;
         }
         Ok(Answer::Payload)
     }
@@ -112,9 +120,13 @@ impl Engine {
     pub(super) fn read(&self, call: &mut Call) -> Result<Answer> {
         call.body.skip(8)?;
         let (offset, length) = (call.body.u64()?, call.body.u32()? as usize);
-        self.fs
-            .read(call.inode, offset, length.min(TRANSFER_BYTES_MAX))
-            .map(Answer::Content)
+        call.body.skip(4 + 8)?;
+        let flags = call.body.u32()?;
+        let bytes = self.fs.read(call.inode, offset, length.min(TRANSFER_BYTES_MAX))?;
+        if flags & O_NOATIME == 0 && self.notes_accesses() && self.known.first_read(call.inode) {
+            self.fs.note_access(call.inode);
+        }
+        Ok(Answer::Content(bytes))
     }
 
     /// With O_APPEND the kernel has chosen the offset. It leaves O_DSYNC to us.
@@ -199,6 +211,7 @@ impl Engine {
     /// `struct fuse_open_out`. Only locks have something to hear when one of an open file's descriptors is closed.
     fn open_out(&self, call: &mut Call, keep: bool) {
         let quiet = if self.options.locks.is_none() { opened::NOFLUSH } else { 0 };
-        call.out.u64(0).u32(quiet | if keep { opened::KEEP_CACHE } else { 0 }).u32(0);
+        let handle = if self.options.locks.is_some() { self.holders.handle() } else { 0 };
+        call.out.u64(handle).u32(quiet | if keep { opened::KEEP_CACHE } else { 0 }).u32(0);
     }
 }

@@ -36,6 +36,9 @@ impl Engine {
             plus,
             since: call.since,
         };
+        if offset == 0 && self.notes_accesses() {
+            self.fs.note_access(call.inode);
+        }
         if offset < DOTS && !self.dots(&mut page, call.inode, offset)? {
             return Ok(Answer::Payload);
         }

@@ -21,6 +21,7 @@ struct Asked {
     end: u64,
     kind: u32,
     process: u32,
+    handle: u64,
 }
 
 impl Engine {
@@ -53,6 +54,9 @@ impl Engine {
                 .map(|()| Answer::Payload);
         }
         let wanted = asked.lock(locks.client)?;
+        if asked.family == Family::Posix {
+            self.holders.ask(call.inode, asked.handle, asked.owner);
+        }
         if call.header.operation == operation::SETLK {
             return locks.table.set(call.inode, asked.family, &wanted).map(|()| Answer::Payload);
         }
@@ -72,15 +76,21 @@ impl Engine {
     /// A descriptor was closed: POSIX locks of its process go, whichever descriptor they were taken by.
     pub(super) fn flush(&self, call: &mut Call) -> Result<Answer> {
         call.body.skip(16)?;
-        self.release_locks(call.inode, Family::Posix, call.body.u64()?)?;
+        let owner = call.body.u64()?;
+        self.release_locks(call.inode, Family::Posix, owner)?;
+        self.holders.flushed(call.inode, owner);
         Ok(Answer::Payload)
     }
 
     /// The last descriptor of an open file was closed.
-    pub(super) fn release_flock(&self, call: &mut Call) -> Result<()> {
-        call.body.skip(12)?;
+    pub(super) fn end_locks(&self, call: &mut Call) -> Result<()> {
+        let handle = call.body.u64()?;
+        call.body.skip(4)?;
         let hints = call.body.u32()?;
         let owner = call.body.u64()?;
+        for owner in self.holders.released(call.inode, handle) {
+            self.release_locks(call.inode, Family::Posix, owner)?;
+        }
         if hints & hint::RELEASE_FLOCK_UNLOCK != 0 {
             self.release_locks(call.inode, Family::Flock, owner)
         } else {
@@ -109,7 +119,7 @@ impl Engine {
 
 impl Asked {
     fn read(body: &mut Reader) -> Result<Self> {
-        body.skip(8)?;
+        let handle = body.u64()?;
         let (owner, start, end) = (body.u64()?, body.u64()?, body.u64()?);
         let (kind, process, hints) = (body.u32()?, body.u32()?, body.u32()?);
         let family = if hints & hint::LOCK_FLOCK != 0 {
@@ -124,6 +134,7 @@ impl Asked {
             end,
             kind,
             process,
+            handle,
         })
     }
 

@@ -22,6 +22,7 @@ use trefoil_core::filesystem::news::Origin;
 use trefoil_core::filesystem::{Errno, FileSystem, Inode, Owner, ROOT, Result};
 
 use crate::device::{Device, Ticket};
+use crate::holders::Holders;
 use crate::invalidations::{Freshness, Invalidations};
 use crate::known::Known;
 use crate::options::{Options, Timeouts};
@@ -70,6 +71,7 @@ pub struct Engine {
     invalidations: Invalidations,
     syncs: Syncs,
     waits: Arc<Waits>,
+    holders: Holders,
 }
 
 impl Engine {
@@ -90,6 +92,7 @@ impl Engine {
             invalidations,
             syncs,
             waits: Arc::default(),
+            holders: Holders::default(),
         }
     }
 
@@ -131,7 +134,7 @@ impl Engine {
             operation::GETATTR => self.getattr(call),
             operation::STATX => self.statx(call),
             operation::SETATTR => self.setattr(call),
-            operation::READLINK => self.fs.read_link(call.inode).map(Answer::Content),
+            operation::READLINK => self.readlink(call),
             operation::SYMLINK => self.symlink(call),
             operation::MKNOD => self.mknod(call),
             operation::MKDIR => self.mkdir(call),
@@ -165,6 +168,10 @@ impl Engine {
             // The kernel remembers this answer and does without: ACCESS is then its own, as BMAP and POLL.
             _ => Err(Errno::NOSYS),
         }
+    }
+
+    fn notes_accesses(&self) -> bool {
+        self.options.access_times && !self.options.read_only
     }
 
     fn forget(&self, call: &mut Call) -> Result<Answer> {

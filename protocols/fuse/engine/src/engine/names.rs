@@ -29,6 +29,14 @@ impl Engine {
         Ok(Answer::Payload)
     }
 
+    pub(super) fn readlink(&self, call: &mut Call) -> Result<Answer> {
+        let target = self.fs.read_link(call.inode)?;
+        if self.notes_accesses() {
+            self.fs.note_access(call.inode);
+        }
+        Ok(Answer::Content(target))
+    }
+
     pub(super) fn mknod(&self, call: &mut Call) -> Result<Answer> {
         let (mode, device, umask) = (call.body.u32()?, u64::from(call.body.u32()?), call.body.u32()?);
         call.body.skip(4)?;

@@ -244,3 +244,22 @@ fn no_room_is_said_and_harms_nothing() {
     fs::remove_file(rig.path("f")).unwrap();
     fs::write(rig.path("g"), b"room again").unwrap();
 }
+
+#[test]
+fn a_first_read_is_noted_unless_nobody_wants_it() {
+    use std::os::unix::fs::MetadataExt;
+    for (notes, moved) in [(true, true), (false, false)] {
+        let rig = Rig::with(|options| options.access_times = notes);
+        std::fs::write(rig.path("f"), b"content").unwrap();
+        let before = std::fs::metadata(rig.path("f")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(std::fs::read(rig.path("f")).unwrap(), b"content");
+        let after = || std::fs::metadata(rig.path("f")).unwrap();
+        let differs = || (after().atime(), after().atime_nsec()) != (before.atime(), before.atime_nsec());
+        assert_eq!(differs(), moved);
+        assert_eq!(
+            (after().mtime_nsec(), after().ctime_nsec()),
+            (before.mtime_nsec(), before.ctime_nsec())
+        );
+    }
+}
