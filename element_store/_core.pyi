@@ -120,9 +120,7 @@ class FuseMount:
         root: int,
         read_only: bool,
         strict: bool,
-        allow_other: bool | None,
-        set_id: bool | None,
-        devices: bool | None,
+        rights: Sequence[bool | None],
         shared_locks: bool,
         /,
     ) -> Future[FuseMount]: ...

@@ -80,8 +80,8 @@ class Mount:
 
 
 async def _native(store: Store, path: Path, root: int, options: Options) -> _Session:
-    wanted = (options.read_only, options.strict, options.allow_other, options.set_id, options.devices, options.shared_locks)
-    return await _core.FuseMount.start(store._core, path, root, *wanted)
+    rights = (options.allow_other, options.set_id, options.devices)
+    return await _core.FuseMount.start(store._core, path, root, options.read_only, options.strict, rights, options.shared_locks)
 
 
 async def _pyfuse3(store: Store, path: Path, root: int, options: Options) -> _Session:

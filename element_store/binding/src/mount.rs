@@ -27,7 +27,8 @@ fn refused(error: &MountError) -> Failure {
 
 #[pymethods]
 impl FuseMount {
-    /// `root`: the directory that is mounted. `shared_locks`: locks are those of all faces, not the kernel's own among its processes. What is None is as root, or any other user, usually wants it.
+    /// `root`: the directory that is mounted. `rights`: other users, set-id bits and devices; None is as root, or any other user, usually wants it.
+    /// `shared_locks`: locks are those of all faces, not the kernel's own among its processes.
     #[staticmethod]
     fn start(
         py: Python<'_>,
@@ -36,9 +37,7 @@ impl FuseMount {
         root: Inode,
         read_only: bool,
         strict: bool,
-        allow_other: Option<bool>,
-        set_id: Option<bool>,
-        devices: Option<bool>,
+        rights: [Option<bool>; 3],
         shared_locks: bool,
     ) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
@@ -48,6 +47,7 @@ impl FuseMount {
             table: shared.locks.clone(),
             client: MOUNTS.fetch_add(1, Ordering::Relaxed),
         });
+        let [allow_other, set_id, devices] = rights;
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
             let usual = Options::default();

@@ -124,7 +124,6 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: Mode, own
         xattrs: birth.lists.into_iter().map(|(name, list)| (name.to_owned(), list)).collect(),
         uid: owner.uid,
         gid: if inherits { parent.attributes.gid } else { owner.gid },
-        ..Attributes::default()
     };
     if inherits && kind == Kind::Directory {
         attributes.mode |= SET_GID;
