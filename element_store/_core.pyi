@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from element_store.files import Node, Time
+from element_store.files import News, Node, Time
 from element_store.interface import Buffer
 from element_store.types import (
     Attributes,
@@ -106,6 +106,9 @@ class Files:
     def set_xattr(self, inode: int, name: bytes, value: bytes, flags: int, /) -> None: ...
     def xattrs(self, inode: int, /) -> Sequence[bytes]: ...
     def remove_xattr(self, inode: int, name: bytes, /) -> None: ...
+    def listen(self) -> bool: ...
+    def hear(self, seconds: float, /) -> tuple[Sequence[News], bool] | None: ...
+    def stop_listening(self) -> None: ...
     def statistics(self) -> tuple[int, int, int]: ...
 
 @final
@@ -117,12 +120,32 @@ class FuseMount:
         root: int,
         read_only: bool,
         strict: bool,
-        allow_other: bool | None,
-        set_id: bool | None,
-        devices: bool | None,
+        rights: Sequence[bool | None],
+        shared_locks: bool,
         /,
     ) -> Future[FuseMount]: ...
     def end(self) -> Future[None]: ...
+
+@final
+class NfsServer:
+    @staticmethod
+    def start(
+        store: Store,
+        listen: str,
+        exports: Sequence[tuple[str, list[str], bool, str, int, int, bool]],
+        fsid: int,
+        key: bytes,
+        lock_hosts: Path | None,
+        portmapper: str | None,
+        connections_max: int,
+        /,
+    ) -> Future[NfsServer]:
+        """An export: path, networks, read only, squash, anonymous uid and gid, privileged ports only."""
+
+    @property
+    def address(self) -> str: ...
+    def metrics(self) -> dict[str, float]: ...
+    def stop(self) -> Future[None]: ...
 
 @final
 class Store:

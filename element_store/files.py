@@ -49,6 +49,10 @@ Entry: TypeAlias = tuple[bytes, int, Node]
 """Name, cookie (where a listing goes on after it), node."""
 
 
+News: TypeAlias = tuple[Literal["content", "attributes", "entry"], int, bytes]
+"""Bytes of a file changed, or what `stat` shows, or a name in a directory (its third part) leads elsewhere."""
+
+
 class FileSystem(Protocol):
     def lookup(self, directory: int, name: bytes, /) -> Node: ...
 
@@ -145,6 +149,18 @@ class FileSystem(Protocol):
     def xattrs(self, inode: int, /) -> Sequence[bytes]: ...
 
     def remove_xattr(self, inode: int, name: bytes, /) -> None: ...
+
+    def listen(self) -> bool:
+        """Once: from now on `hear` tells what others than this object change. False if the store has no news."""
+        ...
+
+    def hear(self, seconds: float, /) -> tuple[Sequence[News], bool] | None:
+        """Waits for news at most so long; whether some were left out, so that everything may have changed. None at the end."""
+        ...
+
+    def stop_listening(self) -> None:
+        """`hear` returns and has no more to tell."""
+        ...
 
     def statistics(self) -> tuple[int, int, int]:
         """Bytes for content in all (parity left out), of them free, and elements."""

@@ -1,7 +1,7 @@
 """The composition root: opens the store, makes sure that root can sign, serves S3 and admin in one event loop, and drains.
 
-Order is the point of this module. Start: lock, sockets, store, root credentials, mount, servers, ready. Stop: not ready, S3 stops accepting,
-requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, the mounts end, the store closes, the lock is released. A
+Order is the point of this module. Start: lock, sockets, store, root credentials, mount, NFS, servers, ready. Stop: not ready, S3 stops accepting,
+requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, NFS stops, the mounts end, the store closes, the lock is released. A
 second signal cuts off at once.
 Nothing else in the package knows all the parts.
 """
@@ -32,9 +32,10 @@ from server.daemon import Daemon, Phase
 from server.errors import UserError
 from server.listen import Server, bind_tcp, bind_unix, make_server
 from server.mount import Mounts, mounted
+from server.nfs import exported
 from server.state import Credentials, StateDirectory, new_credentials
 from server.store import open_store
-from server.telemetry.collector import StoreCollector
+from server.telemetry.collector import ServerCollector, StoreCollector
 from server.telemetry.requests import Asgi, S3Metrics, S3Telemetry
 
 log = logging.getLogger("trefoil.app")
@@ -71,7 +72,7 @@ async def serve(
             daemon = _daemon(settings, state, store)
             credentials = await ensure_root(daemon)
             servers = _servers(daemon, s3_listener, admin_listener, unix_listener)
-            async with _signals(servers, daemon), mounted(daemon.mounts, settings.file):
+            async with _signals(servers, daemon), _faces(daemon):
                 await _run(daemon, servers, lambda: on_ready and on_ready(daemon, credentials))
         finally:
             log.info("closing the store")
@@ -102,8 +103,10 @@ def _daemon(settings: Settings, state: StateDirectory, store: ElementStore) -> D
     registry = CollectorRegistry()
     collector = StoreCollector(store)
     registry.register(collector)
+    # Only where there is another face to share them with: mounts are quicker with locks of their own.
+    mounts = Mounts(store, settings.file, shared_locks=settings.nfs.shares_locks)
     ProcessCollector(namespace="trefoil", registry=registry)
-    return Daemon(settings, state, store, Authenticator(store), registry, collector, Mounts(store, settings.file))
+    return Daemon(settings, state, store, Authenticator(store), registry, collector, mounts)
 
 
 def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.socket, unix_listener: socket.socket) -> Servers:
@@ -133,6 +136,20 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
             make_server("admin-socket", admin_app, unix_listener, tls=None, **admin_options),
         ],
     )
+
+
+@asynccontextmanager
+async def _faces(daemon: Daemon) -> AsyncIterator[None]:
+    """The file faces."""
+    settings = daemon.settings
+    async with (
+        mounted(daemon.mounts, settings.file),
+        exported(daemon.store, settings.nfs, daemon.state) as nfs,
+    ):
+        if nfs:
+            daemon.nfs = nfs
+            daemon.registry.register(ServerCollector(nfs.metrics))
+        yield
 
 
 @asynccontextmanager
@@ -170,9 +187,8 @@ async def _run(daemon: Daemon, servers: Servers, on_ready: Callable[[], object])
         await asyncio.gather(*(_started(server, task) for server, task in tasks.items()))
         if daemon.phase is Phase.STARTING:
             daemon.phase = Phase.READY
-        endpoints = {"s3": daemon.s3_url, "admin": daemon.admin_url}
-        daemon.state.keep_endpoints({**endpoints, "region": daemon.settings.s3.region})
-        log.info("ready", extra=endpoints)
+        daemon.state.keep_endpoints({**daemon.endpoints, "region": daemon.settings.s3.region})
+        log.info("ready", extra=daemon.endpoints)
         on_ready()
         await tasks[servers.s3]
     finally:

@@ -7,14 +7,15 @@ Never opens anything but the TOML file, and never holds a secret: credentials co
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from protocols.auth import AccountError
@@ -51,8 +52,33 @@ def state_default() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "trefoil"
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise ValueError(f"{value!r} has bits beyond its length: write {ipaddress.ip_network(value, strict=False)}") from None
+        raise ValueError(f"{value!r} is no address and no network such as 10.1.0.0/16") from None
+
+
+def _export_path(value: object) -> str:
+    """Without what does not count in a path."""
+    text = str(value)
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not text.startswith("/") or ".." in parts or "\0" in text:
+        raise ValueError(f"{text!r} is no path of a directory: /bucket or /bucket/directory, or / for all buckets")
+    return "/" + "/".join(parts)
+
+
+def _exports(value: object) -> object:
+    """The environment can name paths, with commas; all else about them is as by default."""
+    return [{"path": path} for path in words] if isinstance(words := _words(value), list) and isinstance(value, str) else value
+
+
 Address = Annotated[str, BeforeValidator(_address)]
 Words = Annotated[list[str], BeforeValidator(_words)]
+NumberedId = Annotated[int, Field(ge=0, le=2**32 - 2)]
+"""A uid or gid; the highest number means "none" to system calls."""
 
 
 class Section(BaseModel):
@@ -105,7 +131,7 @@ class FileSection(Section):
     read_only: bool = Field(False, description="Mount for reading only.")
     strict: bool = Field(False, description="Changes by files are durable when they return, not within a second or with fsync.")
     engine: Literal["native", "pyfuse3"] = Field(
-        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, several times slower."
+        "native", description="What speaks FUSE. pyfuse3: by libfuse and in Python, one mount at a time, slower."
     )
 
 
@@ -152,6 +178,62 @@ class IdentitySection(Section):
         return IdentityMap(self.uid, self.gid, int(self.file_mode, 8), int(self.directory_mode, 8))
 
 
+class ExportSection(Section):
+    path: Annotated[str, BeforeValidator(_export_path)] = Field(
+        description="Directory that clients mount: / with all buckets in it, /bucket, or /bucket/directory."
+    )
+    clients: Words = Field(
+        ["127.0.0.0/8", "::1/128"],
+        min_length=1,
+        description="Addresses and networks that may. NFS takes a client's word for who its users are: name only networks that you trust.",
+    )
+    access: Literal["rw", "ro"] = Field("rw", description="rw: reading and writing. ro: reading only.")
+    squash: Literal["root", "all", "none"] = Field(
+        "root", description="Who acts as the anonymous user: root of the clients, all users, or none (their root is root here)."
+    )
+    anonymous_uid: NumberedId = Field(65534, description="Uid of the anonymous user.")
+    anonymous_gid: NumberedId = Field(65534, description="Gid of the anonymous user.")
+    privileged_ports: bool = Field(
+        False, description="Serve only calls from ports below 1024, which only root of a client can use (`secure` of exports(5))."
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _networks(cls, clients: list[str]) -> list[str]:
+        return [_network(client) for client in clients]
+
+
+class NfsSection(Section):
+    listen: Address = Field(
+        "127.0.0.1:2049", description="Where NFS version 3 and MOUNT listen, by TCP. Without an export nothing listens."
+    )
+    portmapper: Address | None = Field(
+        None,
+        description="Where the port mapper answers besides, such as 0.0.0.0:111: clients look there for locks, and nowhere else. "
+        "Empty: nowhere, and clients mount with nolock.",
+    )
+    locks: bool = Field(True, description="Serve locks (NLM), together with those of the mount.")
+    connections_max: int = Field(256, ge=1, le=65536, description="Connections beyond this are closed.")
+    export: Annotated[list[ExportSection], BeforeValidator(_exports)] = Field(
+        [], description="What is exported. Several exports of one path are several rules: the first that names the client counts."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> NfsSection:
+        seen: set[tuple[str, str]] = set()
+        for export in self.export:
+            for client in export.clients:
+                if (export.path, client) in seen:
+                    raise ValueError(f"{export.path} is exported twice to {client}; the second would never count")
+                seen.add((export.path, client))
+        return self
+
+    @property
+    def shares_locks(self) -> bool:
+        """With the mount."""
+        return self.locks and bool(self.export)
+
+
 class AdminSection(TlsSection):
     listen: Address = Field(
         "127.0.0.1:9001", description="Where the admin API, /metrics, /healthz and /readyz listen (besides the unix socket)."
@@ -180,6 +262,7 @@ class Settings(BaseSettings):
     pool: PoolSection = PoolSection()
     s3: S3Section = S3Section()
     file: FileSection = FileSection()
+    nfs: NfsSection = NfsSection()
     identity: IdentitySection = Field(default_factory=IdentitySection)
     admin: AdminSection = AdminSection()
     log: LogSection = LogSection()
@@ -225,6 +308,24 @@ def setting_names(model: type[BaseModel] = Settings, before: tuple[str, ...] = (
             yield (*before, name)
 
 
+def item_section(annotation: object) -> type[Section] | None:
+    """What a list of sections (`[[nfs.export]]`) has for items; None for any other setting."""
+    return next((kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def _names_in_files() -> Iterator[str]:
+    """Of all settings, those in lists of sections included: "nfs.export.path"."""
+    for names in setting_names():
+        yield ".".join(names)
+        section: type[BaseModel] = Settings
+        for name in names[:-1]:
+            annotation = section.model_fields[name].annotation
+            assert isinstance(annotation, type)
+            section = annotation
+        if item := item_section(section.model_fields[names[-1]].annotation):
+            yield from (f"{'.'.join(names)}.{name}" for name in item.model_fields)
+
+
 def _config_path(given: Path | None) -> Path | None:
     named = os.environ.get("TREFOIL_CONFIG")
     if given or named:
@@ -262,10 +363,10 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
 def _sentence(error: ValidationError, path: Path | None) -> str:
     """The first problem is enough: the next one shows when it is mended."""
     problem = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    known = [".".join(names) for names in setting_names()]
+    name = ".".join(f"{part + 1}" if isinstance(part, int) else part for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{name} is no setting{_suggestion(name, known)} (in {path})"
+        plain = ".".join(part for part in problem["loc"] if isinstance(part, str))
+        return f"{name} is no setting{_suggestion(plain, list(_names_in_files()))} (in {path})"
     reason = re.sub(r"^(Value error|Assertion failed), ", "", problem["msg"])
     return f"configuration: {name}: {reason[:1].lower()}{reason[1:]}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from server.config import Section, Settings
+from server.config import Section, Settings, item_section
 
 HEAD = """\
 # Trefoil's configuration, printed by `trefoil config init`.
@@ -22,6 +22,9 @@ EXAMPLES: dict[str, Any] = {
     "s3.certificate": "/etc/trefoil/s3.crt",
     "s3.private_key": "/etc/trefoil/s3.key",
     "file.mount": "/srv/trefoil",
+    "nfs.portmapper": "0.0.0.0:111",
+    "nfs.export.path": "/bucket",
+    "nfs.export.clients": ["10.1.0.0/16"],
     "identity.uid": 1000,
     "identity.gid": 1000,
     "admin.certificate": "/etc/trefoil/admin.crt",
@@ -42,14 +45,28 @@ def annotated() -> str:
             lines.append(_entry(name, name, info))
     for name, section in sections:
         lines.append(f"[{name}]")
-        lines += [_entry(key, f"{name}.{key}", info) for key, info in section.model_fields.items()]
+        items = [key for key, info in section.model_fields.items() if item_section(info.annotation)]
+        lines += [_entry(key, f"{name}.{key}", info) for key, info in section.model_fields.items() if key not in items]
+        for key in items:
+            lines += _list_of_sections(f"{name}.{key}", section.model_fields[key])
     return "\n".join(lines)
+
+
+def _list_of_sections(path: str, info: FieldInfo) -> list[str]:
+    """One of them, commented out like its keys."""
+    section = item_section(info.annotation)
+    assert section is not None
+    head = f'{_comment(info)}\n# One [[{path}]] for each; take its "#" away too.\n#[[{path}]]'
+    return [head, *(_entry(key, f"{path}.{key}", item) for key, item in section.model_fields.items())]
+
+
+def _comment(info: FieldInfo) -> str:
+    return textwrap.fill(info.description or "", WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def _entry(key: str, path: str, info: FieldInfo) -> str:
     value = EXAMPLES.get(path, info.default)
-    comment = textwrap.fill(info.description or "", WIDTH, initial_indent="# ", subsequent_indent="# ")
-    return f"{comment}\n#{key} = {_toml(value)}\n"
+    return f"{_comment(info)}\n#{key} = {_toml(value)}\n"
 
 
 def _toml(value: Any) -> str:

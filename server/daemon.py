@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from element_store.interface import ElementStore
 from protocols.auth import Authenticator
+from protocols.nfs import NfsServer
 from server.config import Settings
 from server.mount import Mounts
 from server.state import StateDirectory
@@ -34,6 +35,8 @@ class Daemon:
     mounts: Mounts
     phase: Phase = Phase.STARTING
     started: float = field(default_factory=time.monotonic)
+    nfs: NfsServer | None = None
+    """While it runs."""
 
     @property
     def s3_url(self) -> str:
@@ -42,3 +45,14 @@ class Daemon:
     @property
     def admin_url(self) -> str:
         return f"{'https' if self.settings.admin.certificate else 'http'}://{self.settings.admin.listen}"
+
+    @property
+    def nfs_address(self) -> str | None:
+        return self.nfs.address if self.nfs else None
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """What is served where, faces that are off left out."""
+        mount = self.settings.file.mount
+        found = {"s3": self.s3_url, "admin": self.admin_url, "mount": str(mount) if mount else None, "nfs": self.nfs_address}
+        return {name: where for name, where in found.items() if where}

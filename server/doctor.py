@@ -7,6 +7,7 @@ before it starts (without). Bounds: a probe of flush latency writes `FLUSHES` bl
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from element_store.types import PoolStatus
-from server.config import Settings, TlsSection, address_parts
+from server.config import NfsSection, Settings, TlsSection, address_parts
 from server.errors import UserError
 from server.listen import bind_tcp
 from server.state import StateDirectory
@@ -56,7 +57,7 @@ class Finding:
 def examine(settings: Settings, state: StateDirectory, pool: PoolStatus | None) -> list[Finding]:
     """All checks. `pool` is None while no daemon runs."""
     findings = [*check_state(state), *check_open_files(), *check_memory(), *check_clock()]
-    findings += [*check_tls("s3", settings.s3), *check_tls("admin", settings.admin)]
+    findings += [*check_tls("s3", settings.s3), *check_tls("admin", settings.admin), *check_nfs(settings.nfs)]
     if pool is None:
         findings += [*check_ports(settings), *check_devices(settings)]
     else:
@@ -133,13 +134,33 @@ def check_tls(name: str, section: TlsSection) -> Iterator[Finding]:
         yield Finding(f"{name}-tls", "ok", f"{section.certificate} can be used")
 
 
+def check_nfs(nfs: NfsSection) -> Iterator[Finding]:
+    """Who could do what: NFS knows users by what clients say."""
+    for export in nfs.export:
+        wide = [client for client in export.clients if ipaddress.ip_network(client).prefixlen == 0]
+        if wide:
+            message = f"{export.path} is exported to everybody ({wide[0]}), who can claim to be any user"
+            yield Finding("nfs", "warning", message, "name the networks of its clients in `clients`")
+        elif export.squash == "none" and export.access == "rw" and not all(map(_is_local_network, export.clients)):
+            message = f"root of any client of {export.path} is root here"
+            yield Finding("nfs", "warning", message, 'set squash = "root" unless each of its clients is trusted like this machine')
+        else:
+            yield Finding("nfs", "ok", f"{export.path} is exported to {', '.join(export.clients)}")
+
+
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    for name, address in (("s3", settings.s3.listen), ("admin", settings.admin.listen)):
+    addresses = {"s3.listen": settings.s3.listen, "admin.listen": settings.admin.listen}
+    if settings.nfs.export:
+        addresses["nfs.listen"] = settings.nfs.listen
+        if settings.nfs.portmapper:
+            addresses["nfs.portmapper"] = settings.nfs.portmapper
+    for name, address in addresses.items():
+        check = f"{name.removesuffix('.listen').replace('.', '-')}-port"
         try:
             bind_tcp(address).close()
-            yield Finding(f"{name}-port", "ok", f"{address} is free")
+            yield Finding(check, "ok", f"{address} is free")
         except UserError as error:
-            yield Finding(f"{name}-port", "error", str(error), f"stop what listens there (ss -ltnp), or set {name}.listen")
+            yield Finding(check, "error", str(error), f"stop what listens there (ss -ltnp), or set {name}")
 
 
 def check_devices(settings: Settings) -> Iterator[Finding]:
@@ -209,6 +230,10 @@ def _clock_state() -> int:
         return int(ctypes.CDLL(None).adjtimex(timex))
     except (OSError, AttributeError):
         return -1
+
+
+def _is_local_network(network: str) -> bool:
+    return ipaddress.ip_network(network).is_loopback
 
 
 def _is_loopback(address: str) -> bool:

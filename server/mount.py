@@ -1,7 +1,7 @@
 """The mounts of a daemon: the one that its configuration asks for, and those that are asked for while it serves.
 
-All of them end with the daemon, and none survives a restart but the configured one. What a person may have got wrong is one sentence; where the
-mountpoint must be on the daemon's own machine, in the daemon's own mount namespace.
+All of them end with the daemon, and none survives a restart but the configured one. What a person may have got wrong is one sentence. The
+mountpoint is on the daemon's own machine, in the daemon's own mount namespace.
 """
 
 from __future__ import annotations
@@ -42,15 +42,22 @@ SWITCHES: Mapping[str, Mapping[str, Any]] = {
 class Mounts:
     """Changes come one after another."""
 
-    def __init__(self, store: ElementStore, settings: FileSection) -> None:
+    def __init__(self, store: ElementStore, settings: FileSection, *, shared_locks: bool = False) -> None:
         self._store = store
+        self._shared_locks = shared_locks
         self._settings = settings
         self._mounts: dict[Path, Mount] = {}
         self._change = asyncio.Lock()
 
     def options(self, view: str | None = None, engine: str | None = None, read_only: bool = False, words: Sequence[str] = ()) -> Options:
         """Raises Invalid for an engine or a word that there is not."""
-        options = Options(engine=Engine(self._settings.engine), view=view, read_only=read_only, strict=self._settings.strict)
+        options = Options(
+            engine=Engine(self._settings.engine),
+            view=view,
+            read_only=read_only,
+            strict=self._settings.strict,
+            shared_locks=self._shared_locks,
+        )
         if engine is not None:
             if engine not in list(Engine):
                 raise Invalid(f"there is no engine {engine}: {' or '.join(Engine)}")
@@ -131,13 +138,13 @@ def _resolved(path: Path) -> Path:
     """A dead mount cannot be looked at, but its directory can."""
     try:
         return path.parent.resolve() / path.name
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         return path
 
 
 def _point(path: Path) -> Path:
     """Where to mount, without links. Raises Invalid or Conflict."""
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in str(path):
         raise Invalid(f"{path} is no absolute path")
     kernel.clear_dead(path)
     try:

@@ -58,6 +58,11 @@ class StateDirectory:
         return self.path / "endpoints.json"
 
     @property
+    def lock_hosts_file(self) -> Path:
+        """The NFS clients that hold locks; not a secret. Without it they are not told of a restart."""
+        return self.path / "nfs-lock-hosts"
+
+    @property
     def store(self) -> Path:
         """The element store's own directory."""
         return self.path / "store"

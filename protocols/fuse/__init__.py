@@ -40,6 +40,8 @@ class Options:
     """Honour set-user-id and set-group-id bits. Only root may ask."""
     devices: bool | None = None
     """Open character and block devices. Only root may ask."""
+    shared_locks: bool = False
+    """Locks are those of all faces of the store. Without, and with pyfuse3 always, the kernel keeps them among its own processes, which is quicker."""
 
 
 class _Session(Protocol):
@@ -78,8 +80,8 @@ class Mount:
 
 
 async def _native(store: Store, path: Path, root: int, options: Options) -> _Session:
-    wanted = (options.read_only, options.strict, options.allow_other, options.set_id, options.devices)
-    return await _core.FuseMount.start(store._core, path, root, *wanted)
+    rights = (options.allow_other, options.set_id, options.devices)
+    return await _core.FuseMount.start(store._core, path, root, options.read_only, options.strict, rights, options.shared_locks)
 
 
 async def _pyfuse3(store: Store, path: Path, root: int, options: Options) -> _Session:

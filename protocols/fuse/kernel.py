@@ -13,6 +13,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +51,18 @@ def mounted(path: Path) -> Mounted | None:
 def clear_dead(path: Path) -> None:
     """A mount whose server died answers ENOTCONN for ever; it is taken away. Others are left alone."""
     try:
-        os.stat(path)  # noqa: PTH116
+        # stat(2) may answer from attributes that the kernel still has.
+        os.statvfs(path)
     except OSError as error:
         if error.errno == errno.ENOTCONN and _umount(path, MNT_DETACH) != 0:
             _fusermount("-u", "-z", "-q", path=path)
 
 
-def unmount(path: Path, ours: Mounted) -> None:
-    """Takes the mount away whether or not somebody uses it. What else may be mounted there by now is not touched."""
+def unmount(path: Path, ours: Mounted, settle: Callable[[], None]) -> None:
+    """Takes the mount away whether or not somebody uses it. What else may be mounted there by now is not touched.
+
+    `settle`: returns when what the kernel has asked was answered. It asks for pages to be written, but does not wait until they are.
+    """
     until = time.monotonic() + BUSY_SECONDS_MAX
     while mounted(path) == ours:
         failed = _umount(path, UMOUNT_NOFOLLOW)
@@ -71,6 +76,7 @@ def unmount(path: Path, ours: Mounted) -> None:
     if mounted(path) != ours:
         return
     _write_back(path)
+    settle()
     # FORCE cuts the connection and then finds the mount as busy as before; DETACH takes it out of the tree.
     _umount(path, MNT_FORCE | UMOUNT_NOFOLLOW)
     if _umount(path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 and mounted(path) == ours:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote_from_bytes
 
-from element_store.types import Element
+from element_store.interface import ElementStore
+from element_store.types import Element, Page
 from protocols.auth.accounts import User
 from protocols.s3 import checksums, xml
 from protocols.s3.errors import invalid_argument
 from protocols.s3.request import Request
 
 KEYS_MAX = 1000
+PAGES_MAX = 64
+"""Pages that one request passes over because S3 cannot say anything of them."""
 
 
 class Encoding:
@@ -43,6 +46,31 @@ class Encoding:
     @property
     def note(self) -> str:
         return "<EncodingType>url</EncodingType>" if self.url else ""
+
+
+def is_sayable(key: bytes) -> bool:
+    """Files may have names that are no text: no S3 client could ask for them."""
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+async def sayable_page(store: ElementStore, bucket: str, *, prefix: bytes, delimiter: bytes, after: bytes, limit: int) -> Page:
+    """As the store's, without what S3 cannot say. It may be shorter than `limit`, but goes on until there is something, as a rule."""
+    elements: Sequence[Element] = ()
+    prefixes: Sequence[bytes] = ()
+    following: bytes | None = None
+    for _ in range(PAGES_MAX):
+        page = await store.list(bucket, prefix=prefix, delimiter=delimiter, start_after=after, limit=limit)
+        elements = [element for element in page.elements if is_sayable(element.key)]
+        prefixes = [shown for shown in page.prefixes if is_sayable(shown)]
+        following = page.next_after
+        if elements or prefixes or following is None or limit == 0:
+            break
+        after = following
+    return Page(elements, prefixes, following)
 
 
 def owner_element(owner: User) -> str:

@@ -31,7 +31,7 @@ def _is_well(answer: dict[str, Any]) -> bool:
 
 def _print(answer: dict[str, Any]) -> None:
     pool = answer["pool"]
-    typer.echo(f"trefoil {answer['version']}: {answer['phase']}, up {answer['uptime_seconds']:.0f} s, S3 at {answer['endpoints']['s3']}")
+    typer.echo(f"trefoil {answer['version']}: {answer['phase']}, up {answer['uptime_seconds']:.0f} s, {_faces(answer['endpoints'])}")
     protection = "protected" if pool["protected"] else "UNPROTECTED"
     typer.echo(f"pool {pool['uuid']}: code {pool['code']}, {protection}, {_share(pool)}, {_buckets(answer)}")
     rows = [
@@ -49,6 +49,11 @@ def _print(answer: dict[str, Any]) -> None:
     for sentence in pool["advice"]:
         typer.echo(f"! {sentence}")
     typer.echo(f"Next: {_next(answer)}")
+
+
+def _faces(endpoints: dict[str, str]) -> str:
+    named = {"s3": "S3 at", "mount": "mounted at", "nfs": "NFS at"}
+    return ", ".join(f"{words} {endpoints[name]}" for name, words in named.items() if name in endpoints)
 
 
 def _share(pool: dict[str, Any]) -> str:

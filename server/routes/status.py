@@ -30,7 +30,7 @@ async def status(daemon: CurrentDaemon) -> dict[str, Any]:
         "version": __version__,
         "phase": daemon.phase,
         "uptime_seconds": round(time.monotonic() - daemon.started, 3),
-        "endpoints": {"s3": daemon.s3_url, "admin": daemon.admin_url},
+        "endpoints": daemon.endpoints,
         "buckets": await _bucket_count(daemon),
         "pool": {**dataclasses.asdict(pool), "code": "{}+{}".format(*pool.code)},
     }

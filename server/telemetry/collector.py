@@ -6,7 +6,7 @@ Owns the names of the `trefoil_pool_*` and `trefoil_device_*` families that come
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -52,6 +52,19 @@ HELP = {
     "device_size_bytes": "The device's space.",
     "device_used_bytes": "The device's space in use.",
 }
+NFS_HELP = {
+    "nfs_calls_total": "Calls answered, by procedure; `other` are those of MOUNT, locks and the port mapper.",
+    "nfs_call_seconds_total": "Time from a call's arrival to its answer, making it durable included.",
+    "nfs_errors_total": "Answers other than OK; `other` are mostly what programs ask for, such as names that are not there.",
+    "nfs_read_bytes_total": "Content read.",
+    "nfs_write_bytes_total": "Content written.",
+    "nfs_repetitions_total": "Calls that came again and were not done again.",
+    "nfs_syncs_total": "Times that changes were made durable; several calls share one.",
+    "nfs_connections": "Connections of clients.",
+    "nfs_connections_refused_total": "Connections beyond a bound.",
+    "file_locks_held": "Ranges locked by programs on the mount and by NFS clients.",
+    "file_locks_waiting": "Locks that wait for others.",
+}
 STATES = ("live", "dead", "missing")
 
 
@@ -83,3 +96,13 @@ class StoreCollector(Collector):
         names = {split_name(name)[0] for name in own}
         samples = {name: value for name, value in samples.items() if split_name(name)[0] not in names}
         yield from families([*samples.items(), *own.items()], HELP)
+
+
+class ServerCollector(Collector):
+    """Of a native server that counts for itself."""
+
+    def __init__(self, metrics: Callable[[], Mapping[str, float]]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield from families(self._metrics().items(), NFS_HELP)

@@ -15,12 +15,13 @@ DEVICES = 6
 
 @pytest.fixture(scope="package")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`/metrics` of a daemon that has answered one S3 request: a histogram with labels has no sample before."""
+    """`/metrics` of a daemon that exports something and has answered one S3 request: a histogram with labels has no sample before."""
     directory = tmp_path_factory.mktemp("real")
     devices = [directory / f"device-{index}" for index in range(DEVICES)]
     for device in devices:
         device.mkdir()
-    daemon = Daemon(trefoil(devices, directory / "state"), directory / "log")
+    exported = {"TREFOIL_NFS__LISTEN": "127.0.0.1:0", "TREFOIL_NFS__EXPORT": "/"}
+    daemon = Daemon(trefoil(devices, directory / "state", env=exported), directory / "log")
     daemon.start()
     try:
         endpoint = daemon.spec.endpoint

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from element_store.types import Damaged
 from protocols.auth import Authenticator
 from server.admin import create_admin
-from server.config import FileSection, Settings
+from server.config import FileSection, NfsSection, Settings
 from server.daemon import Daemon, Phase
 from server.mount import Mounts
 from server.state import StateDirectory
@@ -170,3 +170,12 @@ async def test_readiness_fails_with_the_store(http, running, monkeypatch):
     status = await http.get("/api/v1/status")
     assert (status.status_code, status.json()["buckets"]) == (200, None)
     assert (await http.get("/metrics")).status_code == 200
+
+
+async def test_exports_come_with_the_lines_that_mount_them(http, running):
+    assert (await http.get("/api/v1/exports")).json()["exports"] == []
+    nfs = NfsSection.model_validate({"listen": "0.0.0.0:2049", "export": [{"path": "/photos"}]})
+    running.settings = running.settings.model_copy(update={"nfs": nfs})
+    answer = (await http.get("/api/v1/exports", params={"host": "server"})).json()
+    assert answer["exports"][0]["mount"].endswith(" server:/photos /mnt")
+    assert (answer["address"], answer["nfsd"]) == (None, None)

@@ -38,6 +38,22 @@ def test_lists_in_the_environment_have_commas(monkeypatch):
     assert settings.s3.domains == ["s3.example.org"]
 
 
+def test_exports_are_named_in_the_environment_and_ruled_in_the_file(tmp_path, monkeypatch):
+    path = toml(tmp_path, '[[nfs.export]]\npath = "/a/./b/"\nclients = ["10.0.0.0/8", "::1"]\nsquash = "all"\n')
+    (export,) = load(path).nfs.export
+    assert (export.path, export.clients, export.squash, export.access) == ("/a/b", ["10.0.0.0/8", "::1/128"], "all", "rw")
+    monkeypatch.setenv("TREFOIL_NFS__EXPORT", "/, /photos")
+    exports = load(path).nfs.export
+    assert [export.path for export in exports] == ["/", "/photos"]
+    assert exports[1].clients == ["127.0.0.0/8", "::1/128"]
+
+
+def test_without_exports_the_mount_keeps_its_locks_to_itself():
+    assert not load().nfs.shares_locks
+    assert load(None, {"nfs": {"export": [{"path": "/"}]}}).nfs.shares_locks
+    assert not load(None, {"nfs": {"export": [{"path": "/"}], "locks": False}}).nfs.shares_locks
+
+
 def test_config_is_found_by_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TREFOIL_CONFIG", str(toml(tmp_path, '[s3]\nregion = "here"\n')))
     assert load().s3.region == "here"
@@ -54,6 +70,17 @@ def test_config_is_found_by_environment(tmp_path, monkeypatch):
         ('[log]\nformat = "xml"', "log.format"),
         ('[s3]\ncertificate = "/x"', "certificate and private_key go together"),
         ("[limits]\ndrain_seconds = -1", "limits.drain_seconds"),
+        ("[[nfs.export]]", "nfs.export.1.path: field required"),
+        ('[[nfs.export]]\npath = "bucket"', "nfs.export.1.path: 'bucket' is no path of a directory"),
+        ('[[nfs.export]]\npath = "/a/../b"', "is no path of a directory"),
+        ('[[nfs.export]]\npath = "/a"\naccess = "rx"', "nfs.export.1.access: input should be 'rw' or 'ro'"),
+        ('[[nfs.export]]\npath = "/a"\nsqash = "all"', "nfs.export.1.sqash is no setting; did you mean nfs.export.squash?"),
+        ('[[nfs.export]]\npath = "/a"\nclients = ["host"]', "'host' is no address and no network such as 10.1.0.0/16"),
+        ('[[nfs.export]]\npath = "/a"\nclients = ["10.1.2.3/16"]', "'10.1.2.3/16' has bits beyond its length: write 10.1.0.0/16"),
+        ('[[nfs.export]]\npath = "/a"\nclients = []', "nfs.export.1.clients"),
+        ('[[nfs.export]]\npath = "/a"\nanonymous_uid = 4294967295', "nfs.export.1.anonymous_uid"),
+        ('[[nfs.export]]\npath = "/a"\n[[nfs.export]]\npath = "//a/"', "nfs: /a is exported twice to 127.0.0.0/8"),
+        ('[nfs]\nlisten = "2049"', "nfs.listen: '2049' is not HOST:PORT"),
         ("= 1", "is not valid TOML"),
         ("x = 1\n" * 60_000, "is larger than"),
     ],

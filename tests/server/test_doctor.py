@@ -6,9 +6,10 @@ import pytest
 
 from element_store.types import DeviceStatus, PoolStatus
 from server import doctor
-from server.config import Settings
+from server.config import NfsSection, Settings
 from server.state import StateDirectory
 
+ANY = {"listen": "127.0.0.1:0"}
 LIVE = DeviceStatus(0, "a", "live", 100, 10, "")
 DEAD = DeviceStatus(1, "b", "dead", 100, 10, "flush failed")
 POOL = PoolStatus("u", (1, 1), True, 1, (LIVE, dataclasses.replace(LIVE, index=1)), 100, 10, ())
@@ -47,6 +48,32 @@ def test_every_problem_has_a_remedy(tmp_path, monkeypatch):
     problems = [finding for finding in findings if finding.level != "ok"]
     assert {finding.check for finding in problems} == {"state", "open-files", "memory", "clock", "flush", "pool"}
     assert all(finding.remedy for finding in problems)
+
+
+@pytest.mark.parametrize(
+    ("export", "level"),
+    [
+        ({}, "ok"),
+        ({"clients": ["10.0.0.0/8"]}, "ok"),
+        ({"clients": ["0.0.0.0/0"]}, "warning"),
+        ({"squash": "none"}, "ok"),
+        ({"squash": "none", "clients": ["127.0.0.1", "10.0.0.1"]}, "warning"),
+        ({"squash": "none", "clients": ["10.0.0.1"], "access": "ro"}, "ok"),
+    ],
+)
+def test_an_export_that_trusts_too_much_is_named(export, level):
+    (finding,) = doctor.check_nfs(NfsSection.model_validate({"export": [{"path": "/a", **export}]}))
+    assert (finding.level, bool(finding.remedy)) == (level, level == "warning")
+
+
+def test_ports_of_nfs_count_where_something_is_exported(tmp_path):
+    def checks(nfs) -> set[str]:
+        settings = Settings.model_validate({"state": tmp_path, "s3": ANY, "admin": ANY, "nfs": nfs})
+        return {finding.check for finding in doctor.check_ports(settings)}
+
+    assert checks({}) == {"s3-port", "admin-port"}
+    served = {"export": [{"path": "/"}], "portmapper": ANY["listen"], **ANY}
+    assert checks(served) == {"s3-port", "admin-port", "nfs-port", "nfs-portmapper-port"}
 
 
 def test_flush_probe_leaves_nothing_behind(tmp_path):

@@ -1,5 +1,6 @@
 //! `element_store._core`: Python classes over the element store and its native faces, and nothing else. One facade uses each of them:
-//! `element_store/__init__.py`, `element_store/testing.py`, `protocols/fuse/__init__.py`.
+//! `element_store/__init__.py`, `element_store/testing.py`, `protocols/fuse/__init__.py`,
+//! `protocols/nfs/__init__.py`.
 
 use pyo3::prelude::*;
 
@@ -11,6 +12,7 @@ mod errors;
 mod files;
 mod memory;
 mod mount;
+mod nfs;
 mod pool;
 mod shared;
 mod staged;
@@ -31,6 +33,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<memory::MemoryDevices>()?;
     module.add_class::<files::Files>()?;
     module.add_class::<mount::FuseMount>()?;
+    module.add_class::<nfs::NfsServer>()?;
     module.add_class::<content::Content>()?;
     module.add_class::<chunks::Chunks>()?;
     module.add_class::<staged::Staged>()

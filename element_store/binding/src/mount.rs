@@ -6,10 +6,14 @@ use crate::shared::Shared;
 use crate::store::{Store, aside};
 use pyo3::prelude::*;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
 use trefoil_core::filesystem::{FileSystem, Inode, Strict};
-use trefoil_fuse::{Mount, MountError, Options};
+use trefoil_fuse::{Locks, Mount, MountError, Options};
+
+/// Names mounts in the table of locks; NFS clients have hashes for names there.
+static MOUNTS: AtomicU64 = AtomicU64::new(1);
 
 #[pyclass(frozen, module = "element_store._core")]
 pub struct FuseMount {
@@ -23,7 +27,8 @@ fn refused(error: &MountError) -> Failure {
 
 #[pymethods]
 impl FuseMount {
-    /// `root`: the directory that is mounted. What is None is as root, or any other user, usually wants it.
+    /// `root`: the directory that is mounted. `rights`: other users, set-id bits and devices; None is as root, or any other user, usually wants it.
+    /// `shared_locks`: locks are those of all faces, not the kernel's own among its processes.
     #[staticmethod]
     fn start(
         py: Python<'_>,
@@ -32,13 +37,17 @@ impl FuseMount {
         root: Inode,
         read_only: bool,
         strict: bool,
-        allow_other: Option<bool>,
-        set_id: Option<bool>,
-        devices: Option<bool>,
+        rights: [Option<bool>; 3],
+        shared_locks: bool,
     ) -> PyResult<Py<PyAny>> {
         let shared = store.shared().clone();
         let files: Arc<dyn FileSystem> = shared.store()?;
         let files = if strict { Arc::new(Strict(files)) } else { files };
+        let locks = shared_locks.then(|| Locks {
+            table: shared.locks.clone(),
+            client: MOUNTS.fetch_add(1, Ordering::Relaxed),
+        });
+        let [allow_other, set_id, devices] = rights;
         let (future, ticket) = shared.begin(py)?;
         aside("fuse-start", move || {
             let usual = Options::default();
@@ -48,6 +57,7 @@ impl FuseMount {
                 allow_other: allow_other.unwrap_or(usual.allow_other),
                 set_id: set_id.unwrap_or(usual.set_id),
                 devices: devices.unwrap_or(usual.devices),
+                locks,
                 ..usual
             };
             match Mount::start(files, &directory, options) {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Result;
+use trefoil_core::filesystem::locks::LockTable;
 use trefoil_core::store::commit::{QUEUE_BYTES_MAX, QUEUE_JOBS_MAX};
 use trefoil_core::store::{Done, Store};
 
@@ -24,6 +25,8 @@ pub struct Shared {
     store: Mutex<Option<Arc<Store>>>,
     pub pool: Arc<Pool>,
     pub bridge: Attached,
+    /// Of all file faces: whoever locks by one sees who locked by another.
+    pub locks: Arc<LockTable>,
     ahead: Arc<AtomicUsize>,
     committing: Arc<AtomicUsize>,
 }
@@ -34,6 +37,7 @@ impl Shared {
             store: Mutex::new(Some(store)),
             pool,
             bridge,
+            locks: Arc::default(),
             ahead: Arc::default(),
             committing: Arc::default(),
         }

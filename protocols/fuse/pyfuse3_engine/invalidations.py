@@ -1,4 +1,4 @@
-"""News for the kernel: what another face changed, so that no cache shows what was.
+"""News for the kernel: what another face changed, so that no cache shows what was. What the store tells is heard by a thread too.
 
 The kernel waits for page locks while it drops pages, and those may need an answer from the loop; so news is queued here and told by a thread of
 its own. The queue is bounded: when it is full, everything open is dropped from the kernel's cache and every later open drops its own.
@@ -13,7 +13,10 @@ from collections.abc import Callable
 
 import pyfuse3
 
+from element_store.files import FileSystem
+
 NEWS_MAX = 65_536
+HEAR_SECONDS = 60.0
 
 News = Callable[[], None]
 
@@ -21,14 +24,19 @@ News = Callable[[], None]
 class Invalidations:
     """Where other faces say what they changed, from any thread; never waits for the kernel. Inodes are the store's."""
 
-    def __init__(self, outward: Callable[[int], int], overflowed: Callable[[], list[int]]) -> None:
+    def __init__(self, files: FileSystem, outward: Callable[[int], int], overflowed: Callable[[], list[int]]) -> None:
         """`overflowed`: forgets all versions and returns what is open; called on the telling thread."""
+        self._files = files
         self._outward = outward
         self._overflowed = overflowed
         self._news: queue.Queue[News | None] = queue.Queue(NEWS_MAX)
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="fuse-news", daemon=True)
         self._thread.start()
+        self._ear = threading.Thread(target=self._hear, name="fuse-hear", daemon=True)
+        if files.listen():
+            # Without news, what others changed shows after a timeout.
+            self._ear.start()
 
     def content(self, inode: int) -> None:
         """The bytes of a file changed, and its attributes with them."""
@@ -44,6 +52,9 @@ class Invalidations:
 
     def close(self, seconds_max: float) -> bool:
         """Whether nothing is being told any more: only then may the session be closed."""
+        self._files.stop_listening()
+        if self._ear.ident is not None:
+            self._ear.join(seconds_max)
         with contextlib.suppress(queue.Empty):
             while True:
                 self._news.get_nowait()
@@ -51,6 +62,23 @@ class Invalidations:
         self._news.put(None)
         self._thread.join(seconds_max)
         return not self._thread.is_alive()
+
+    def _hear(self) -> None:
+        """Until `close`."""
+        while (heard := self._files.hear(HEAR_SECONDS)) is not None:
+            for kind, inode, name in heard[0]:
+                self._told(kind, inode, name)
+            if heard[1]:
+                self._lost.set()
+                self._push(lambda: None)
+
+    def _told(self, kind: str, inode: int, name: bytes) -> None:
+        if kind == "content":
+            self.content(inode)
+        elif kind == "attributes":
+            self.attributes(inode)
+        else:
+            self.entry(inode, name)
 
     def _push(self, news: News) -> None:
         try:

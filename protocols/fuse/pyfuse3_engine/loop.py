@@ -44,6 +44,11 @@ class Trio:
         self._closing = False
         self._turns = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Somebody waits for a request, and there is none."""
+        return self._waiting is not None and not self._poll.poll(0)
+
     def current_trio_token(self) -> str:
         return "asyncio"
 
@@ -112,6 +117,7 @@ class Nursery:
                     self._failed()
             except Exception:
                 self._failed()
+        log.error("%d requests failed outside their handlers: the mount is given up", self._failures)
 
     def _failed(self) -> None:
         self._failures += 1

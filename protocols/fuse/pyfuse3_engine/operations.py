@@ -3,8 +3,7 @@
 No state of its own that a crash or another face could make wrong: inode numbers are the store's, a directory's offsets are the store's cookies, a
 file handle is its inode (and one bit that says whether writes must be durable), and what is open is counted in the store.
 
-Calls that find what they need in memory run on the loop; those that may wait for a device run in the pool. `docs/decisions/0005-pyfuse3-engine.md`
-has what either costs.
+Where the store's calls run is the matter of `calls`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from pyfuse3 import FUSEError
 
 from element_store.files import NAME_BYTES_MAX, FileSystem, Node
 from protocols.fuse.pyfuse3_engine import shape
+from protocols.fuse.pyfuse3_engine.calls import Calls
 from protocols.fuse.pyfuse3_engine.invalidations import Invalidations
 from protocols.fuse.pyfuse3_engine.known import Known
 
@@ -37,6 +37,7 @@ ENTRIES_FIRST, ENTRIES_MAX = 32, 1024
 """The kernel usually has room for 24; where it has more, the store is asked for more at once."""
 TRUSTED = b"trusted."
 NAMESPACES = (b"user.", TRUSTED, b"security.")
+ACL_ACCESS, ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +73,7 @@ def checked(name: bytes) -> bytes:
 
 
 def served(name: bytes) -> bytes:
-    if not any(name.startswith(space) and name != space for space in NAMESPACES):
+    if name not in (ACL_ACCESS, ACL_DEFAULT) and not any(name.startswith(space) and name != space for space in NAMESPACES):
         raise FUSEError(errno.EOPNOTSUPP)
     return name
 
@@ -82,14 +83,14 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True
 
     def __init__(self, files: FileSystem, root: int, pool: Executor) -> None:
         self._files = files
         self._root = root
-        self._pool = pool
+        self.calls = Calls(pool)
         self.known = Known()
-        self.invalidations = Invalidations(self.outward, self._overflowed)
+        self.invalidations = Invalidations(files, self.outward, self._overflowed)
 
     # Numbers: the kernel calls the mount's root 1, whatever directory that is.
     def inward(self, number: int) -> int:
@@ -101,9 +102,6 @@ class Operations(pyfuse3.Operations):
     def _overflowed(self) -> list[int]:
         self.known.forget_versions()
         return [inode for inode, _ in self.known.open()]
-
-    async def _aside(self, call: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
 
     def _shown(self, node: Node) -> pyfuse3.EntryAttributes:
         """The kernel learns attributes by itself, but not that its pages are of content that another face has replaced."""
@@ -117,38 +115,38 @@ class Operations(pyfuse3.Operations):
         """`.` and `..` are asked for by file handles (NFS export), where an inode that is gone must be ESTALE."""
         directory = self.inward(parent_inode)
         if name == b"." or (name == b".." and directory == self._root):
-            return self._shown(self._files.stat(directory))
+            return self._shown(await self.calls.run(self._files.stat, directory))
         if name == b"..":
-            return self._shown(self._files.parent(directory))
-        return self._shown(self._files.lookup(directory, checked(name)))
+            return self._shown(await self.calls.run(self._files.parent, directory))
+        return self._shown(await self.calls.run(self._files.lookup, directory, checked(name)))
 
     @answered
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         args = (self.inward(parent_inode), checked(name), mode, rdev, ctx.uid, ctx.gid)
-        return self._shown(await self._aside(self._files.create, *args))
+        return self._shown(await self.calls.run(self._files.create, *args))
 
     @answered
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         args = (self.inward(parent_inode), checked(name), mode, 0, ctx.uid, ctx.gid)
-        return self._shown(await self._aside(self._files.create, *args))
+        return self._shown(await self.calls.run(self._files.create, *args))
 
     @answered
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         args = (self.inward(parent_inode), checked(name), target, ctx.uid, ctx.gid)
-        return self._shown(await self._aside(self._files.symlink, *args))
+        return self._shown(await self.calls.run(self._files.symlink, *args))
 
     @answered
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         args = (self.inward(inode), self.inward(new_parent_inode), checked(new_name))
-        return self._shown(await self._aside(self._files.link, *args))
+        return self._shown(await self.calls.run(self._files.link, *args))
 
     @answered
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._aside(self._files.unlink, self.inward(parent_inode), checked(name))
+        await self.calls.run(self._files.unlink, self.inward(parent_inode), checked(name))
 
     @answered
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._aside(self._files.remove_directory, self.inward(parent_inode), checked(name))
+        await self.calls.run(self._files.remove_directory, self.inward(parent_inode), checked(name))
 
     @answered
     async def rename(
@@ -161,16 +159,16 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> None:
         args = (self.inward(parent_inode_old), checked(name_old), self.inward(parent_inode_new), checked(name_new), flags)
-        await self._aside(self._files.rename, *args)
+        await self.calls.run(self._files.rename, *args)
 
     @answered
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._files.read_link(self.inward(inode))
+        return await self.calls.run(self._files.read_link, self.inward(inode))
 
     # Attributes
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._shown(self._files.stat(self.inward(inode)))
+        return self._shown(await self.calls.run(self._files.stat, self.inward(inode)))
 
     @answered
     async def setattr(
@@ -182,18 +180,16 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         """Set-id bits that must go are in the mode that the kernel sends, if it knows of them; with a new size they go in any case."""
-        node = await self._aside(
-            functools.partial(
-                self._files.change,
-                self.inward(inode),
-                mode=attr.st_mode if fields.update_mode else None,
-                uid=attr.st_uid if fields.update_uid else None,
-                gid=attr.st_gid if fields.update_gid else None,
-                size=attr.st_size if fields.update_size else None,
-                accessed=shape.kept_time(attr.st_atime_ns) if fields.update_atime else None,
-                modified=shape.kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
-                strip_privileges=fields.update_size and ctx.uid != 0,
-            )
+        node = await self.calls.run(
+            self._files.change,
+            self.inward(inode),
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            accessed=shape.kept_time(attr.st_atime_ns) if fields.update_atime else None,
+            modified=shape.kept_time(attr.st_mtime_ns) if fields.update_mtime else None,
+            strip_privileges=fields.update_size and ctx.uid != 0,
         )
         if fields.update_size:
             self.known.wrote(node.inode, node.version)
@@ -201,12 +197,12 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        return shape.statistics(*self._files.statistics())
+        return shape.statistics(*await self.calls.run(self._files.statistics))
 
     # Content
     @answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        _, keep = await self._opened(self._files.open(self.inward(inode)), flags, ctx)
+        _, keep = await self._opened(await self.calls.run(self._files.open, self.inward(inode)), flags, ctx)
         return self._handle(self.inward(inode), flags, keep)
 
     @answered
@@ -217,16 +213,16 @@ class Operations(pyfuse3.Operations):
         directory = self.inward(parent_inode)
         checked(name)
         try:
-            made = await self._aside(self._files.create, directory, name, stat.S_IFREG | mode, 0, ctx.uid, ctx.gid)
-            node, keep = await self._opened(self._files.open(made.inode), flags & ~os.O_TRUNC, ctx)
+            made = await self.calls.run(self._files.create, directory, name, stat.S_IFREG | mode, 0, ctx.uid, ctx.gid)
+            node, keep = await self._opened(await self.calls.run(self._files.open, made.inode), flags & ~os.O_TRUNC, ctx)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            found = self._files.lookup(directory, name)
+            found = await self.calls.run(self._files.lookup, directory, name)
             if not stat.S_ISREG(found.mode):
                 # The kernel looks the name up once more and then finds what it is.
                 raise FUSEError(errno.ESTALE) from None
-            node, keep = await self._opened(self._files.open(found.inode), flags, ctx)
+            node, keep = await self._opened(await self.calls.run(self._files.open, found.inode), flags, ctx)
         return self._handle(node.inode, flags, keep), self._shown(node)
 
     async def _opened(self, node: Node, flags: int, ctx: pyfuse3.RequestContext) -> tuple[Node, bool]:
@@ -234,7 +230,7 @@ class Operations(pyfuse3.Operations):
         keep = self.known.opened(node.inode, node.version)
         if flags & os.O_TRUNC:
             try:
-                node = await self._aside(functools.partial(self._files.change, node.inode, size=0, strip_privileges=ctx.uid != 0))
+                node = await self.calls.run(self._files.change, node.inode, size=0, strip_privileges=ctx.uid != 0)
             except BaseException:
                 self._close(node.inode)
                 raise
@@ -250,15 +246,15 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._aside(self._files.read, fh & ~DURABLE, off, size)
+        return await self.calls.run(self._files.read, fh & ~DURABLE, off, size)
 
     @answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """With O_APPEND the kernel has chosen the offset; set-id bits it takes away itself."""
-        node = await self._aside(self._files.write, fh & ~DURABLE, off, buf, False)
+        node = await self.calls.run(self._files.write, fh & ~DURABLE, off, buf, False)
         self.known.wrote(node.inode, node.version)
         if fh & DURABLE:
-            await self._aside(self._files.sync)
+            await self.calls.aside(self._files.sync)
         return len(buf)
 
     @answered
@@ -267,33 +263,33 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._aside(self._files.sync)
+        await self.calls.aside(self._files.sync)
 
     # Directories
     @answered
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """Opened too: what `rmdir` removes while somebody reads it can still be asked for."""
-        node = self._files.open(self.inward(inode))
+        node = await self.calls.run(self._files.open, self.inward(inode))
         self.known.opened(node.inode, node.version)
         return node.inode
 
     @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        if start_id < 1 and not self._dot(token, b".", fh, 1):
+        if start_id < 1 and not await self._dot(token, b".", fh, 1):
             return
-        if start_id < DOTS and not self._dot(token, b"..", fh, DOTS):
+        if start_id < DOTS and not await self._dot(token, b"..", fh, DOTS):
             return
         cookie, limit = max(start_id - DOTS, 0), ENTRIES_FIRST
-        while entries := self._files.list(fh, cookie, limit):
+        while entries := await self.calls.run(self._files.list, fh, cookie, limit):
             for name, cookie, node in entries:
                 if not pyfuse3.readdir_reply(token, name, self._shown(node), cookie + DOTS):
                     return
             limit = min(2 * limit, ENTRIES_MAX)
 
-    def _dot(self, token: pyfuse3.ReaddirToken, name: bytes, directory: int, offset: int) -> bool:
+    async def _dot(self, token: pyfuse3.ReaddirToken, name: bytes, directory: int, offset: int) -> bool:
         """The kernel takes these two's numbers and types alone, and counts no look at them."""
         up = name == b".." and directory != self._root
-        node = self._files.parent(directory) if up else self._files.stat(directory)
+        node = await self.calls.run(self._files.parent, directory) if up else await self.calls.run(self._files.stat, directory)
         return pyfuse3.readdir_reply(token, name, shape.attributes(node, self.outward(node.inode)), offset)
 
     @answered
@@ -302,23 +298,33 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        await self._aside(self._files.sync)
+        await self.calls.aside(self._files.sync)
 
     # Extended attributes: the kernel has checked who may.
     @answered
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._aside(self._files.set_xattr, self.inward(inode), served(name), value, 0)
+        await self.calls.run(self._files.set_xattr, self.inward(inode), served(name), value, 0)
+        if name == ACL_ACCESS and ctx.uid != 0:
+            await self._kill_set_gid(self.inward(inode), ctx)
+
+    async def _kill_set_gid(self, inode: int, ctx: pyfuse3.RequestContext) -> None:
+        """Who gave a list to a file of a group that is not theirs does not get to run as that group; pyfuse3 hides the kernel's hint."""
+        node = await self.calls.run(self._files.stat, inode)
+        if node.mode & stat.S_ISGID and node.gid != ctx.gid:
+            groups = await self.calls.aside(pyfuse3.get_sup_groups, ctx.pid)
+            if node.gid not in groups:
+                await self.calls.run(self._files.change, inode, mode=stat.S_IMODE(node.mode) & ~stat.S_ISGID)
 
     @answered
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._files.xattr(self.inward(inode), served(name))
+        return await self.calls.run(self._files.xattr, self.inward(inode), served(name))
 
     @answered
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """`trusted` names are shown to root only, as xattr(7) says."""
-        names = self._files.xattrs(self.inward(inode))
+        names = await self.calls.run(self._files.xattrs, self.inward(inode))
         return [name for name in names if ctx.uid == 0 or not name.startswith(TRUSTED)]
 
     @answered
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        await self._aside(self._files.remove_xattr, self.inward(inode), served(name))
+        await self.calls.run(self._files.remove_xattr, self.inward(inode), served(name))

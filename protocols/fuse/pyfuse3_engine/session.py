@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ THREADS_MAX = 16
 WORKERS_MAX = 64
 """Requests under way at once; the kernel keeps the others."""
 START_SECONDS_MAX = 30.0
+SETTLE_SECONDS_MAX = 5.0
+SETTLE_STEP_SECONDS = 0.005
 END_SECONDS_MAX = 10.0
 """How long requests that are in the store may take when the mount ends."""
 
@@ -76,6 +78,7 @@ class Session:
         self._mounted: kernel.Mounted | None = None
         self._operations: Operations | None = None
         self._is_closed = False
+        self._trio = Trio()
         with Session._guard:
             if Session._one is not None:
                 raise Refused(f"{path} cannot be mounted: pyfuse3 serves one mount in a process, and that is {Session._one.path}")
@@ -104,7 +107,7 @@ class Session:
     def end(self) -> None:
         """Unmounts; what programs still have open there fails with ENOTCONN from now on. Raises Refused if requests are stuck in the store."""
         if self._mounted is not None and self.is_alive:
-            kernel.unmount(self.path, self._mounted)
+            kernel.unmount(self.path, self._mounted, self._settle)
         if self._loop is not None and self.is_alive:
             # RuntimeError: it has just ended by itself.
             with contextlib.suppress(RuntimeError):
@@ -112,6 +115,17 @@ class Session:
         self._thread.join(END_SECONDS_MAX)
         if self.is_alive:
             raise Refused(f"{self.path} is unmounted, but requests were still in the store {END_SECONDS_MAX:.0f} seconds later")
+
+    def _settle(self) -> None:
+        """A last wait for the pages that the kernel wants written."""
+
+        async def settled() -> None:
+            while not self._trio.is_idle or self.operations.calls.under_way:  # noqa: ASYNC110
+                await asyncio.sleep(SETTLE_STEP_SECONDS)
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError, TimeoutError, CancelledError):
+                asyncio.run_coroutine_threadsafe(settled(), self._loop).result(SETTLE_SECONDS_MAX)
 
     def _terminate(self) -> None:
         """On the loop, which runs a last time after the session was closed."""
@@ -137,7 +151,7 @@ class Session:
     def _mount(self, pool: ThreadPoolExecutor) -> Operations | None:
         operations = Operations(self._files, self._options.root, pool)
         # What `pyfuse3.asyncio.enable()` does, with another loop's five things.
-        pyfuse3.trio = Trio()  # type: ignore[attr-defined]
+        pyfuse3.trio = self._trio  # type: ignore[attr-defined]
         logging.getLogger("pyfuse3").addFilter(_QUIET)
         try:
             pyfuse3.init(operations, str(self.path), self._options.words())
@@ -183,8 +197,10 @@ def _point(files: FileSystem, path: Path, options: Options) -> Path:
         found = path.resolve(strict=True)
         if not found.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with open("/dev/fuse", "rb+", buffering=0):  # noqa: PTH123
-            return found
+        if os.geteuid() == 0:
+            # For others fusermount3 opens it.
+            os.close(os.open("/dev/fuse", os.O_RDWR))
+        return found
     except OSError as error:
         what = "/dev/fuse cannot be opened" if error.filename == "/dev/fuse" else f"{path} is not a directory that can be mounted on"
         raise Refused(f"{what}: {error.strerror}") from None

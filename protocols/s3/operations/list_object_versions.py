@@ -6,7 +6,7 @@ from element_store.types import Version
 from protocols.s3 import xml
 from protocols.s3.context import Context
 from protocols.s3.errors import S3Error, invalid_argument
-from protocols.s3.listing import Encoding, checksum_elements, common_prefixes, max_keys, owner_element
+from protocols.s3.listing import Encoding, checksum_elements, common_prefixes, is_sayable, max_keys, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 from protocols.s3.versions import parse_version, version_text
@@ -69,7 +69,7 @@ async def run(context: Context, request: Request) -> Response:
         encoding.optional("Delimiter", delimiter),
         f"<IsTruncated>{'true' if truncated else 'false'}</IsTruncated>",
         encoding.note,
-        *[_entry(version, encoding, owner) for version in page.versions],
-        common_prefixes(page.prefixes, encoding),
+        *[_entry(version, encoding, owner) for version in page.versions if is_sayable(version.key)],
+        common_prefixes([shown for shown in page.prefixes if is_sayable(shown)], encoding),
     ]
     return xml_response("ListVersionsResult", "".join(inner))

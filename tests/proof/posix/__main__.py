@@ -1,5 +1,6 @@
-"""Run one suite on a mount by hand:
+"""Run one suite by hand, on a mount that is there, or on one of a daemon that is started for it on six directories:
 
+python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --engine native|pyfuse3 [--work DIRECTORY]
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --mount DIRECTORY [--only chmod]
 python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000]
 python -m tests.proof.posix --suite fsstress --path DIRECTORY --mount DIRECTORY [--seconds 600] [--processes 8]
@@ -11,12 +12,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.proof.daemon import Daemon, trefoil
 from tests.proof.posix import fsstress, fsx, pjdfstest, xfstests
 from tests.proof.posix.verdict import Verdict
 from tests.proof.posix.xfstests_explained import EXPLAINED
 
+DEVICES = 6
 PROGRAMS = {"pjdfstest": "pjdfstest", "fsx": "ltp/fsx", "fsstress": "ltp/fsstress", "xfstests": "ltp/fsstress"}
 
 
@@ -24,11 +30,44 @@ def main() -> None:
     options = _options()
     if not (options.path / PROGRAMS[options.suite]).is_file():
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
-    verdict = _xfstests(options) if options.suite == "xfstests" else _run(options)
+    if options.suite == "xfstests":
+        verdict = _xfstests(options)
+    elif options.engine is not None:
+        with _daemon(options.engine, options.work) as options.mount:
+            verdict = _run(options)
+    elif options.mount is not None and os.path.ismount(options.mount):
+        verdict = _run(options)
+    else:
+        sys.exit(f"{options.mount} is not a mount")
     for failure in verdict.failures:
         print(failure)
     print(verdict.sentence())
     sys.exit(0 if verdict.good else 1)
+
+
+@contextmanager
+def _daemon(engine: str, work: Path | None) -> Iterator[Path]:
+    """A bucket of a daemon that ends with the suite. Its log is left where it complained."""
+    with tempfile.TemporaryDirectory(prefix=f"posix-{engine}-", dir=work) as directory:
+        base = Path(directory)
+        # Other users must reach the mount.
+        base.chmod(0o755)
+        devices = [base / f"device-{index}" for index in range(DEVICES)]
+        for path in (*devices, base / "mount"):
+            path.mkdir()
+        env = {"TREFOIL_FILE__MOUNT": str(base / "mount"), "TREFOIL_FILE__ENGINE": engine, "TREFOIL_LOG__LEVEL": "warning"}
+        daemon = Daemon(trefoil(devices, base / "state", env=env), base / "log")
+        daemon.start()
+        try:
+            (base / "mount/bucket").mkdir()
+            yield base / "mount/bucket"
+            print(f"CPU of the daemon: {daemon.cpu_seconds():.1f} s")
+            if daemon.stop() != 0:
+                sys.exit(f"the daemon did not stop well: {daemon.tail()}")
+        finally:
+            daemon.kill()
+        if daemon.log.stat().st_size:
+            sys.exit(f"the daemon complained: {daemon.tail(60)}")
 
 
 def _xfstests(options: argparse.Namespace) -> Verdict:
@@ -47,8 +86,6 @@ def _xfstests(options: argparse.Namespace) -> Verdict:
 
 
 def _run(options: argparse.Namespace) -> Verdict:
-    if options.mount is None or not os.path.ismount(options.mount):
-        sys.exit(f"{options.mount} is not a mount")
     if options.suite == "pjdfstest":
         if os.geteuid() != 0:
             sys.exit("pjdfstest must be run by root")
@@ -62,9 +99,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.posix", description="Run a public POSIX suite on a mount.")
     parser.add_argument("--suite", choices=sorted(PROGRAMS), required=True)
     parser.add_argument("--path", type=Path, required=True, help="where the suite is built")
-    parser.add_argument("--mount", type=Path, help="of all but xfstests, which mounts by itself")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--mount", type=Path, help="of which this directory is the root; xfstests mounts by itself")
+    where.add_argument("--engine", choices=["native", "pyfuse3"], help="of a daemon's mount that is made for the suite")
     parser.add_argument(
-        "--work", type=Path, help="of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves"
+        "--work",
+        type=Path,
+        help="where the devices of that mount are; of xfstests: an empty directory for two stores of 9 GiB at most and what the suite leaves",
     )
     parser.add_argument("--server", type=Path, help="of xfstests: the engine's example store_mount")
     parser.add_argument("tests", nargs="*", help="of xfstests: its own arguments; all of generic/quick without them")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,19 @@ def _birth(_: Rig, place: Path) -> object:
     return birth_is_told(place / "f")
 
 
+def _umask_beside_default_acl(_: Rig, place: Path) -> object:
+    """The mode of a file made with umask 077 where a default ACL gives its group rwx: the list replaces the umask."""
+    entries = ((1, 7), (4, 7), (32, 5))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, 0xFFFFFFFF) for tag, rights in entries)
+    os.setxattr(place, "system.posix_acl_default", acl)
+    before = os.umask(0o077)
+    try:
+        os.close(os.open(place / "f", os.O_CREAT | os.O_WRONLY, 0o666))
+    finally:
+        os.umask(before)
+    return oct((place / "f").stat().st_mode & 0o777)
+
+
 def _xattr_flags_together(_: Rig, place: Path) -> object:
     """XATTR_CREATE and XATTR_REPLACE at once."""
     (place / "f").touch()
@@ -102,5 +116,6 @@ LIMITS = (
     Limit("O_TMPFILE", _tmpfile, None, "ENOTSUP"),
     Limit("copy_file_range shares content", _copy_shares, True, False),
     Limit("the time of birth is told", _birth, True, False),
+    Limit("a default ACL replaces the umask", _umask_beside_default_acl, "0o664", "0o600"),
     Limit("XATTR_CREATE with XATTR_REPLACE is refused", _xattr_flags_together, "EINVAL", None),
 )

@@ -10,6 +10,7 @@ import random
 import select
 import socket
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -325,6 +326,26 @@ def test_attributes_are_set_listed_and_removed(place: Path):
     assert error_of(lambda: os.setxattr(path, "user.large", b"x" * 60_000)) == "ENOSPC"
     os.setxattr(place, "user.directory", b"too")
     assert os.listxattr(place) == ["user.directory"]
+
+
+def test_access_lists_give_and_take(place: Path):
+    path = place / "f"
+    path.write_bytes(b"x")
+    path.chmod(0o600)
+    anybody = 0xFFFFFFFF
+    entries = ((1, 6, anybody), (2, 4, NOBODY), (4, 0, anybody), (16, 4, anybody), (32, 0, anybody))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(path, "system.posix_acl_access", acl)
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640, "the group bits are the list's mask"
+    with user():
+        assert path.read_bytes() == b"x"
+        assert error_of(lambda: os.open(path, os.O_WRONLY)) == "EACCES"
+    with user(NOBODY - 1):
+        assert error_of(lambda: os.open(path, os.O_RDONLY)) == "EACCES"
+    os.removexattr(path, "system.posix_acl_access")
+    with user():
+        assert error_of(lambda: os.open(path, os.O_RDONLY)) == "EACCES"
 
 
 @pytest.mark.parametrize("name", ["system.other", "user.", "nonsense"])

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
 
 from element_store import Store
 from element_store.testing import MemoryDevices
+from element_store.types import Attributes
 from protocols.auth.identity import IdentityMap
 from protocols.s3 import S3Config, S3Gateway
 from protocols.s3.config import KeyPolicy
 from tests.protocols.s3.asgi import Answer, Caller, TrustingAuthenticator
 
+NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 CONFIG = S3Config(identity=IdentityMap(500, 501, 0o640, 0o750))
 
 
@@ -93,6 +96,31 @@ def test_a_bucket_may_take_only_paths(tmp_path: Path, chosen: str) -> None:
         assert [element.key for element in (await store.list("bucket")).elements] == [b"a", b"d/", b"d/e"]
 
     run(tmp_path, test, S3Config(key_policy=KeyPolicy.POSIX if chosen == "default" else KeyPolicy.S3))
+
+
+def test_what_is_no_text_is_not_listed(tmp_path: Path) -> None:
+    async def test(s3: Caller, store: Store) -> None:
+        await s3.call("PUT", b"/bucket")
+        names = [b"a", b"b\xff", b"c\xfe/x", b"c\xff", b"d", b"z\xff"]
+        for name in names:
+            await store.put("bucket", name, b"", Attributes())
+        for query in (b"list-type=2", b"", b"delimiter=/", b"versions", b"list-type=2&delimiter=/"):
+            assert keys_of((await s3.call("GET", b"/bucket", query)).body) == ["a", "d"], query
+        token, found = b"", []
+        while True:
+            answer = ElementTree.fromstring((await s3.call("GET", b"/bucket", b"list-type=2&max-keys=1" + token)).body)
+            found += keys_of(ElementTree.tostring(answer))
+            following = answer.findtext(NAMESPACE + "NextContinuationToken")
+            if following is None:
+                break
+            token = b"&continuation-token=" + quote(following).encode()
+        assert found == ["a", "d"]
+
+    run(tmp_path, test)
+
+
+def keys_of(body: bytes) -> list[str]:
+    return [node.text or "" for node in ElementTree.fromstring(body).iter(NAMESPACE + "Key")]
 
 
 def test_a_bucket_takes_every_key_otherwise(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_daemon_elsewhere_is_reached_with_its_token(daemon):
         (("status", "--url", "http://127.0.0.1:1"), Exit.UNREACHABLE, "Connection refused"),
         (("status", "--state", "/nowhere"), Exit.UNREACHABLE, "no daemon answers at /nowhere/admin.sock"),
         (("key", "root", "--state", "/nowhere"), Exit.UNREACHABLE, "has no root key yet"),
+        (("export",), Exit.FAILED, "nothing is exported: add an [[nfs.export]]"),
         (("serve", "--config", "/nowhere.toml"), Exit.USAGE, "cannot read the configuration"),
         (("serve", "--log-format", "xml"), Exit.USAGE, "log.format"),
     ],

@@ -150,6 +150,10 @@ pub fn list(rows: &dyn Rows, view: &str, query: &ListQuery) -> Result<Page> {
     let (mut last, mut key) = (None, Vec::new());
     let mut cursor = Cursor::new(rows, view, &lower_bound(query))?;
     while let Some(entry) = cursor.next(&mut key)? {
+        // Files may make paths that are longer than keys: nobody could ask for them.
+        if key.len() > path::KEY_BYTES_MAX {
+            continue;
+        }
         let is_directory = entry.kind == Kind::Directory;
         let above_prefix = is_directory && query.prefix.starts_with(&key);
         if !key.starts_with(&query.prefix) && !above_prefix {

@@ -61,6 +61,7 @@ impl<'a> Merge<'a> {
         let mut key = Vec::new();
         self.live = loop {
             match self.tree.next(&mut key)? {
+                Some(_) if key.len() > path::KEY_BYTES_MAX => {}
                 Some(entry) if entry.kind == Kind::Directory => self.tree.enter(entry.element, &key),
                 Some(entry) if entry.kind != Kind::File => {}
                 found => break found.map(|entry| (key, entry)),

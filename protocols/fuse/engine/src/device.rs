@@ -27,6 +27,13 @@ impl Device {
         asked.is_ok() && !fds[0].revents().contains(PollFlags::ERR)
     }
 
+    /// Whether a request waits to be taken.
+    pub fn asked(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let asked = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        asked.is_ok() && fds[0].revents() == PollFlags::IN
+    }
+
     /// Returns when the mount is gone.
     pub fn wait_gone(&self) {
         while self.connected() {

@@ -20,12 +20,14 @@ use trefoil_core::filesystem::TRANSFER_BYTES_MAX;
 use crate::device::Device;
 use crate::mount::MountError;
 use crate::options::Options;
+use crate::workers::Live;
 
 /// How long a busy mount may become idle before its connection is cut.
 const BUSY_WAIT: Duration = Duration::from_millis(500);
 const BUSY_STEP: Duration = Duration::from_millis(25);
 /// How long pages that programs changed through `mmap` may take to be written back before that.
 const WRITE_BACK_WAIT: Duration = Duration::from_secs(5);
+const SETTLE_STEP: Duration = Duration::from_millis(5);
 /// What `fusermount3` says when it fails.
 const COMPLAINT_BYTES_MAX: u64 = 4096;
 
@@ -120,7 +122,7 @@ fn receive(socket: &UnixStream) -> Option<OwnedFd> {
 
 /// Takes the mount away whether or not somebody uses it; who does is told ENOTCONN. What else may be mounted there by now is not touched: `number` alone
 /// would not tell, as the kernel gives it to the next mount.
-pub fn unmount(path: &Path, number: (u32, u32), device: &Device) {
+pub fn unmount(path: &Path, number: (u32, u32), device: &Device, live: &Live) {
     let until = Instant::now() + BUSY_WAIT;
     loop {
         if !device.connected() || device_number(path) != Ok(number) {
@@ -133,6 +135,7 @@ pub fn unmount(path: &Path, number: (u32, u32), device: &Device) {
         }
     }
     write_back(path);
+    settle(device, live);
     // FORCE cuts the connection and then finds the mount as busy as before; DETACH takes it out of the tree.
     let _ = rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
     if rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_err() && device_number(path) == Ok(number) {
@@ -172,6 +175,17 @@ fn write_back(path: &Path) {
     });
     if written.is_ok() {
         let _ = wait.recv_timeout(WRITE_BACK_WAIT);
+    }
+}
+
+/// `syncfs` asks for pages to be written, but newer kernels do not wait for a FUSE server's answers: cut off before, they would be lost.
+fn settle(device: &Device, live: &Live) {
+    let until = Instant::now() + WRITE_BACK_WAIT;
+    let mut quiet = 0;
+    // Twice, as a request that was just taken does not count as busy yet.
+    while quiet < 2 && Instant::now() < until {
+        quiet = if device.asked() || live.is_busy() { 0 } else { quiet + 1 };
+        std::thread::sleep(SETTLE_STEP);
     }
 }
 

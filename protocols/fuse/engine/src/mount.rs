@@ -75,7 +75,8 @@ impl Mount {
         let device = Arc::new(Device::new(kernel::mount(&path, &options)?));
         // The kernel answers for its own caches from here on: the number can be had before anything is served.
         let number = kernel::device_number(&path).map_err(MountError::Kernel)?;
-        Self::serve(fs, path.clone(), device.clone(), number, options).inspect_err(|_| kernel::unmount(&path, number, &device))
+        Self::serve(fs, path.clone(), device.clone(), number, options)
+            .inspect_err(|_| kernel::unmount(&path, number, &device, &Live::default()))
     }
 
     fn serve(
@@ -142,7 +143,7 @@ impl Mount {
 
     fn finish(&mut self) -> Result<(), MountError> {
         let Some(opened) = self.opened.take() else { return Ok(()) };
-        kernel::unmount(&self.path, self.number, &self.device);
+        kernel::unmount(&self.path, self.number, &self.device, &self.live);
         self.invalidations.close();
         if let Some(locks) = &opened.locks {
             locks.table.release_client(locks.client);

@@ -21,6 +21,7 @@ const PAYLOAD_BYTES_KEPT: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Live {
     count: Mutex<usize>,
+    busy: AtomicUsize,
     changed: Condvar,
 }
 
@@ -32,6 +33,11 @@ impl Live {
     pub fn enter(self: &Arc<Self>) -> Alive {
         *lock(&self.count) += 1;
         Alive(self.clone())
+    }
+
+    /// Whether a request is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) > 0
     }
 
     /// Whether all ended in time.
@@ -93,7 +99,9 @@ impl Workers {
             if others == 0 {
                 self.grow(alive);
             }
+            alive.0.busy.fetch_add(1, Ordering::SeqCst);
             self.engine.serve(&buffer[..length], &mut out);
+            alive.0.busy.fetch_sub(1, Ordering::SeqCst);
             if out.len() > PAYLOAD_BYTES_KEPT {
                 out = Writer::default();
             }

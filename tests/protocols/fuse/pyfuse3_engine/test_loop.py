@@ -29,7 +29,7 @@ async def test_a_worker_that_fails_is_started_again(caplog, request):
     assert [record.message for record in caplog.records] == ["a request failed outside its handler and is not answered"] * 2
 
 
-async def test_a_defect_that_stays_ends_the_session(monkeypatch, request):
+async def test_a_defect_that_stays_ends_the_session(caplog, monkeypatch, request):
     request.applymarker(pytest.mark.expects_warnings)
     monkeypatch.setattr(loop, "FAILURES_MAX", 5)
     turns = 0
@@ -42,6 +42,7 @@ async def test_a_defect_that_stays_ends_the_session(monkeypatch, request):
     async with Trio().open_nursery() as nursery:
         nursery.start_soon(worker)
     assert turns == 5
+    assert caplog.records[-1].message == "5 requests failed outside their handlers: the mount is given up"
 
 
 async def test_it_waits_for_a_request_and_lets_others_have_their_turn():

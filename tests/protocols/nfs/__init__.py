@@ -1,0 +1,1 @@
+"""NFS: the Python side; the engine has tests of its own."""
