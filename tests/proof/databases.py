@@ -6,6 +6,7 @@ rows one after another and note when each was acknowledged: after a crash every 
 
 from __future__ import annotations
 
+import abc
 import os
 import shutil
 import sqlite3
@@ -108,7 +109,7 @@ class Acknowledged:
         return sum(moment_ns is None or at <= moment_ns for at in self.at_ns)
 
 
-class Witness(threading.Thread):
+class Witness(threading.Thread, abc.ABC):
     """Commits row after row until it is stopped, or until the database does not answer any more."""
 
     def __init__(self) -> None:
@@ -126,11 +127,13 @@ class Witness(threading.Thread):
         finally:
             self.close()
 
+    @abc.abstractmethod
     def commit(self, number: int) -> None:
-        raise NotImplementedError
+        """Returns once the row is acknowledged. Raises OSError or sqlite3.Error."""
 
+    @abc.abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Lets go of the database. In the thread that committed."""
 
     def end(self) -> None:
         self.stopping.set()

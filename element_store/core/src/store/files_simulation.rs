@@ -12,6 +12,7 @@ use crate::element::invariants;
 use crate::filesystem::judge::mirror::Mirror;
 use crate::filesystem::judge::{FakeClock, Judge, Side, Verdict};
 use crate::filesystem::model::Model;
+use crate::filesystem::{FileSystem, New, Owner, ROOT};
 use crate::meta::lsm::LsmSettings;
 use crate::pool::{Code, FormatOptions, Geometry, OpenOptions as PoolOptions, Pool};
 use std::collections::HashSet;
@@ -300,6 +301,27 @@ fn syncs_and_flushes_left_out_are_found() {
             (0..6).filter(|seed| std::panic::catch_unwind(|| Trial::new(*seed, wrong).live(400)).map_or(true, |verdict| verdict.is_err()));
         assert!(found.count() > 0);
     }
+}
+
+/// Content in segments of which no flush is done yet, and so many drives gone before it.
+fn synced_after_losing(count: usize) -> bool {
+    let world = World::new(1);
+    let (store, owner) = (world.store.as_ref(), Owner { uid: 0, gid: 0 });
+    let view = store.create(ROOT, b"view", New::Directory, 0o755, owner).unwrap();
+    let file = store.create(view.inode, b"file", New::File, 0o644, owner).unwrap();
+    store.sync().unwrap();
+    let content = vec![7; 300_000];
+    store.write(file.inode, 0, &content, false).unwrap();
+    world.devices[..count].iter().for_each(|device| device.lose());
+    let is_synced = FileSystem::sync(store).is_ok();
+    assert!(!is_synced || store.read(file.inode, 0, content.len()).unwrap() == content);
+    is_synced
+}
+
+#[test]
+fn a_sync_holds_if_parity_makes_up_for_the_drives_that_were_lost_before_it_and_fails_otherwise() {
+    assert!(synced_after_losing(1));
+    assert!(!synced_after_losing(2));
 }
 
 #[test]
