@@ -3,8 +3,8 @@
 //! The header's checksum also covers the pool's secret, so that neither another pool's record nor a client's payload that looks like one is ever taken for ours.
 
 use crate::codec::{Reader, Writer, checksum};
+use crate::pool::superblock::RECORD_MAGIC;
 
-pub const MAGIC: &[u8; 8] = b"TREFJRNL";
 pub const HEADER_BYTES: usize = 64;
 /// Records start and end at multiples of it.
 pub const ALIGNMENT: u64 = 4096;
@@ -33,7 +33,7 @@ impl Header {
     pub fn encode(&self, secret: &[u8; 32]) -> (Vec<u8>, u64) {
         let mut writer = Writer::new();
         writer
-            .raw(MAGIC)
+            .raw(RECORD_MAGIC)
             .u64(self.position)
             .u64(self.sequence)
             .u64(self.membership_epoch)
@@ -49,7 +49,7 @@ impl Header {
     pub fn from_bytes(bytes: &[u8], secret: &[u8; 32]) -> Option<(Self, u64)> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let mut reader = Reader::new(bytes);
-        if reader.raw(8).ok()? != MAGIC {
+        if reader.raw(8).ok()? != RECORD_MAGIC {
             return None;
         }
         let (position, sequence, membership_epoch) = (reader.u64().ok()?, reader.u64().ok()?, reader.u64().ok()?);

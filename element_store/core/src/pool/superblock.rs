@@ -16,6 +16,10 @@ pub const VERSION: u32 = 3;
 pub const DEVICES_MAX: usize = 128;
 /// Flags of optional features that this version understands: none yet.
 const FEATURES_KNOWN: u32 = 0;
+/// What checkpoint roots and journal records begin with, at multiples of SLOT: where one stands, the device was ours.
+pub const ROOT_MAGIC: &[u8; 8] = b"TREFROOT";
+pub const RECORD_MAGIC: &[u8; 8] = b"TREFJRNL";
+const MARKS: [&[u8]; 2] = [ROOT_MAGIC, RECORD_MAGIC];
 /// A device whose first bytes are not ours and not zero holds somebody's data.
 pub const FOREIGN_CHECK_BYTES: usize = 1 << 20;
 
@@ -95,7 +99,7 @@ pub enum Identity {
     Member(Box<Superblock>),
     /// Of a format version or with features that this program does not know.
     OtherFormat(u32),
-    /// Ours, but neither slot is whole.
+    /// Ours, but neither slot is whole, or both are gone and what was written since is not.
     Damaged,
     /// Somebody else's bytes.
     Foreign,
@@ -227,7 +231,7 @@ pub fn identify_bytes(head: &[u8]) -> Identity {
     match newest {
         Some(superblock) => Identity::Member(Box::new(superblock.clone())),
         None if is_blank(head) => Identity::Empty,
-        None if slots.iter().any(|slot| slot.starts_with(MAGIC)) => Identity::Damaged,
+        None if slots.iter().any(|slot| slot.starts_with(MAGIC)) || is_marked(head) => Identity::Damaged,
         None => Identity::Foreign,
     }
 }
@@ -239,6 +243,13 @@ fn is_blank(head: &[u8]) -> bool {
     let (torn, rest) = rest.split_at(rest.len().min(SLOT));
     let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     zeros(first) && zeros(rest) && (torn.starts_with(MAGIC) || zeros(&torn[..torn.len().min(512)]))
+}
+
+/// Zeroed under a daemon that wrote on: no slot, but roots or journal records of ours behind zeros.
+fn is_marked(head: &[u8]) -> bool {
+    let (slots, rest) = head.split_at(head.len().min(2 * SLOT));
+    let marked = |block: &[u8]| MARKS.iter().any(|mark| block.starts_with(mark));
+    slots.iter().all(|byte| *byte == 0) && rest.chunks(SLOT).any(marked)
 }
 
 #[cfg(test)]
@@ -297,6 +308,18 @@ mod tests {
         assert_eq!(identify(&[0; SLOT], &[0; SLOT]), Identity::Empty);
         assert_eq!(identify(&[0; SLOT], &[8; SLOT]), Identity::Foreign);
         assert_eq!(identify_bytes(b"short"), Identity::Foreign);
+    }
+
+    /// A drive was zeroed while the daemon wrote a root to it: the next start refused the whole pool, as if it held somebody else's data.
+    #[test]
+    fn zeroed_and_written_on_is_damaged_not_foreign() {
+        for mark in MARKS {
+            let mut head = vec![0; 40 * SLOT];
+            head[17 * SLOT..][..mark.len()].copy_from_slice(mark);
+            assert_eq!(identify_bytes(&head), Identity::Damaged);
+            head[9] = 1;
+            assert_eq!(identify_bytes(&head), Identity::Foreign);
+        }
     }
 
     proptest! {

@@ -15,13 +15,13 @@ use crate::error::{Error, Result};
 use crate::journal::Start;
 use crate::meta::checkpoint::Manifest;
 use crate::pool::geometry::BLOCK_BYTES;
+use crate::pool::superblock::ROOT_MAGIC;
 use crate::pool::{Pool, Uuid};
 use crate::segment::{Class, SegmentLayout};
 
 pub const VERSION: u32 = 1;
 /// Also on devices with room for more: a start reads it into memory.
 pub const ROOT_BYTES_MAX: u64 = 256 << 20;
-const MAGIC: &[u8; 8] = b"TREFROOT";
 /// Magic, version, length, pool and generation: what tells whether the rest is worth reading.
 const HEAD_BYTES: usize = 40;
 const CHECKSUM_BYTES: usize = 8;
@@ -62,7 +62,7 @@ struct Candidate {
 impl Root {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.raw(MAGIC).u32(VERSION).u32(0).raw(&self.pool.0).u64(self.generation);
+        writer.raw(ROOT_MAGIC).u32(VERSION).u32(0).raw(&self.pool.0).u64(self.generation);
         writer.u64(self.membership_epoch);
         writer
             .u64(self.start.position)
@@ -151,7 +151,7 @@ impl Root {
 impl Head {
     fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        if &reader.array::<8>()? != MAGIC {
+        if &reader.array::<8>()? != ROOT_MAGIC {
             return Err(damaged("does not begin like one"));
         }
         let head = Self {

@@ -382,7 +382,7 @@ proptest! {
         let _any = Root::decode(&bytes);
         if bytes.len() > HEAD_BYTES + CHECKSUM_BYTES {
             let length = bytes.len() as u32;
-            bytes[..8].copy_from_slice(MAGIC);
+            bytes[..8].copy_from_slice(ROOT_MAGIC);
             bytes[8..16].copy_from_slice(&[VERSION.to_le_bytes(), length.to_le_bytes()].concat());
             reseal(&mut bytes);
             let _any = Root::decode(&bytes);
