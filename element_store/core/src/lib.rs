@@ -2,6 +2,7 @@
 //!
 //! Modules import downwards only: `store` → `element` → `meta` / `segment` / `journal` → `pool` → `device` → `codec` / `error`.
 
+pub mod block;
 pub mod codec;
 pub mod device;
 pub mod element;
