@@ -4,12 +4,13 @@
 //! that point at it; a segment's live counter equals the footprints of the extents and chunks that lie in it.
 
 use super::Rows;
+use super::chunks::drop_chunk;
 use super::keys;
-use super::rows::{CHECKSUM_BLOCK, ChunkRow, ExtentRow, MappingRow, Placement};
+use super::rows::{CHECKSUM_BLOCK, ExtentRow, LandedRow, MappingRow, Placement};
 use super::transaction::Transaction;
 use crate::codec::checksum;
 use crate::error::{Error, Result};
-use crate::segment::Location;
+use crate::reduction::Cutting;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
 pub const INLINE_MAPPINGS_MAX: usize = 8;
@@ -92,10 +93,6 @@ pub fn extent(rows: &dyn Rows, id: u64) -> Result<Option<ExtentRow>> {
     rows.get(&keys::extent(id))?.map(|bytes| ExtentRow::decode(&bytes)).transpose()
 }
 
-pub fn chunk(rows: &dyn Rows, id: u64) -> Result<Option<ChunkRow>> {
-    rows.get(&keys::chunk(id))?.map(|bytes| ChunkRow::decode(&bytes)).transpose()
-}
-
 /// The checksum of each CHECKSUM_BLOCK of a raw extent.
 pub fn block_checksums(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks(CHECKSUM_BLOCK).map(checksum).collect()
@@ -115,6 +112,15 @@ fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
     )
 }
 
+fn landed(element: u64, offset: u64, extent: u64) -> LandedRow {
+    LandedRow {
+        element,
+        offset,
+        cutting: Cutting::Content,
+        extent,
+    }
+}
+
 /// Lands `bytes` in the journal as one extent of the element at `offset`. The range must be free.
 fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
     let (id, position) = (tx.new_id(), tx.land(bytes)?);
@@ -129,7 +135,7 @@ fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result
             },
         },
     )?;
-    tx.put(keys::landed_journal(position), id.to_be_bytes().to_vec())?;
+    tx.put(keys::landed_journal(position), landed(element, offset, id).encode())?;
     map(
         tx,
         element,
@@ -156,7 +162,7 @@ pub fn append(tx: &mut Transaction, element: u64, offset: u64, extents: Vec<(u64
     extents.into_iter().try_fold(offset, |offset, (id, row)| {
         if let Placement::Raw { location, .. } = &row.placement {
             tx.occupy(location);
-            tx.put(keys::landed_raw(id), Vec::new())?;
+            tx.put(keys::landed_raw(id), landed(element, offset, id).encode())?;
         }
         tx.put_extent(id, &row)?;
         map(
@@ -196,24 +202,18 @@ pub fn share(tx: &mut Transaction, source: u64, start: u64, stop: u64, target: u
     Ok(reached)
 }
 
-fn drop_chunk(tx: &mut Transaction, id: u64) -> Result<()> {
-    if tx.get(&keys::chunk_shares(id))?.is_some() {
-        return tx.add(&keys::chunk_shares(id), -1);
-    }
-    let row = chunk(tx, id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
-    tx.vacate(&row.location);
-    tx.delete(&keys::chunk(id))
-}
-
 /// Gives up what an extent row places somewhere, but not the row.
-fn vacate(tx: &mut Transaction, id: u64, row: &ExtentRow) -> Result<()> {
+pub(super) fn vacate(tx: &mut Transaction, id: u64, row: &ExtentRow) -> Result<()> {
     match &row.placement {
         Placement::Journal { position, .. } => tx.delete(&keys::landed_journal(*position)),
         Placement::Raw { location, .. } => {
             tx.vacate(location);
             tx.delete(&keys::landed_raw(id))
         }
-        Placement::Chunks(chunks) => chunks.iter().try_for_each(|(chunk, _)| drop_chunk(tx, *chunk)),
+        Placement::Chunks(pieces) => {
+            let mut stored = pieces.iter().filter(|piece| piece.chunk != 0);
+            stored.try_for_each(|piece| drop_chunk(tx, piece.chunk))
+        }
     }
 }
 
@@ -224,39 +224,6 @@ fn drop_extent(tx: &mut Transaction, id: u64) -> Result<()> {
     let row = extent(tx, id)?.ok_or_else(|| Error::Damaged(format!("extent {id} has no row")))?;
     vacate(tx, id, &row)?;
     tx.delete(&keys::extent(id))
-}
-
-/// The reducer's swap: the extent's bytes now lie in `placement`. False if the extent is gone or was moved meanwhile.
-pub fn replace(tx: &mut Transaction, id: u64, old: &ExtentRow, placement: Placement, chunks: &[(u64, ChunkRow)]) -> Result<bool> {
-    if extent(tx, id)?.as_ref() != Some(old) {
-        return Ok(false);
-    }
-    vacate(tx, id, old)?;
-    for (chunk_id, row) in chunks {
-        tx.occupy(&row.location);
-        tx.put_chunk(*chunk_id, row)?;
-    }
-    if let Placement::Raw { location, .. } = &placement {
-        tx.occupy(location);
-    }
-    tx.put_extent(
-        id,
-        &ExtentRow {
-            length: old.length,
-            placement,
-        },
-    )?;
-    Ok(true)
-}
-
-/// The chunk's bytes now lie elsewhere too; nothing happens if it is gone or was moved meanwhile.
-pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Location) -> Result<()> {
-    if chunk(tx, id)?.as_ref() != Some(old) {
-        return Ok(());
-    }
-    tx.vacate(&old.location);
-    tx.occupy(&location);
-    tx.put_chunk(id, &ChunkRow { location, ..old.clone() })
 }
 
 /// Gives back at most `limit` mappings of an element; true if none is left.

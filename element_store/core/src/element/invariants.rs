@@ -1,8 +1,8 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
 use super::content;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
-use super::{Rows, aside, keys, namespace, path};
+use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow};
+use super::{Rows, aside, chunks, keys, namespace, path};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -51,8 +51,8 @@ pub fn check(rows: &dyn Rows) -> Result<Findings> {
     let elements = check_tree(rows, &mut findings)?;
     let references = check_mappings(rows, &elements, &mut findings)?;
     check_holes(rows, &mut findings)?;
-    let (chunks, mut live) = check_extents(rows, &references, &mut findings)?;
-    check_chunks(rows, &chunks, &mut live, &mut findings)?;
+    let (pieces, mut live) = check_extents(rows, &references, &mut findings)?;
+    check_chunks(rows, pieces, &mut live, &mut findings)?;
     let mut segments = HashSet::new();
     scan(rows, keys::SEGMENT, |key, _| {
         segments.insert(keys::id_of(key));
@@ -308,10 +308,13 @@ fn check_mappings(rows: &dyn Rows, files: &BTreeMap<u64, Option<u64>>, findings:
     Ok(references)
 }
 
-/// References to each chunk, and live bytes of each segment so far.
-fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) -> Result<(Counts, Counts)> {
+/// By chunk: the pieces that name it, and how far into it they reach.
+type Pieces = HashMap<u64, (i64, u64)>;
+
+/// Pieces, and live bytes of each segment so far.
+fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) -> Result<(Pieces, Counts)> {
     let shares = counters(rows, keys::EXTENT_SHARES)?;
-    let (mut counted, mut chunks, mut live) = (Counts::new(), Counts::new(), Counts::new());
+    let (mut counted, mut pieces, mut live) = (Counts::new(), Pieces::new(), Counts::new());
     let mut landed: HashSet<Vec<u8>> = HashSet::new();
     scan(rows, keys::EXTENT, |key, value| {
         let (id, row) = (keys::id_of(key), ExtentRow::decode(value)?);
@@ -322,8 +325,12 @@ fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) 
             }
             Placement::Raw { location, .. } => *live.entry(location.segment).or_default() += location.footprint() as i64,
             Placement::Chunks(list) => {
-                list.iter().for_each(|(chunk, _)| *chunks.entry(*chunk).or_default() += 1);
-                if list.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != u64::from(row.length) {
+                for piece in list.iter().filter(|piece| piece.chunk != 0) {
+                    let (count, end) = pieces.entry(piece.chunk).or_default();
+                    *count += 1;
+                    *end = (*end).max(u64::from(piece.skip) + u64::from(piece.length));
+                }
+                if list.iter().map(|piece| u64::from(piece.length)).sum::<u64>() != u64::from(row.length) {
                     findings.add(format!("the chunks of extent {id} are not its length"));
                 }
             }
@@ -331,8 +338,8 @@ fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) 
         Ok(())
     })?;
     compare(references, &counted, "references to extent", findings);
-    scan(rows, keys::LANDED_JOURNAL, |key, _| {
-        if !landed.remove(key) {
+    scan(rows, keys::LANDED_JOURNAL, |key, value| {
+        if !landed.remove(key) || !counted.contains_key(&LandedRow::decode(value)?.extent) {
             findings.add(format!("nothing is landed at {}", keys::id_of(key)));
         }
         Ok(())
@@ -340,24 +347,53 @@ fn check_extents(rows: &dyn Rows, references: &Counts, findings: &mut Findings) 
     landed
         .iter()
         .for_each(|key| findings.add(format!("what is landed at {} is not listed", keys::id_of(key))));
-    scan(rows, keys::LANDED_RAW, |key, _| {
-        if !counted.contains_key(&keys::id_of(key)) {
+    scan(rows, keys::LANDED_RAW, |key, value| {
+        let id = LandedRow::decode(value)?.extent;
+        if id != keys::id_of(key) || !counted.contains_key(&id) {
             findings.add(format!("landed extent {} does not exist", keys::id_of(key)));
         }
         Ok(())
     })?;
-    Ok((chunks, live))
+    Ok((pieces, live))
 }
 
-fn check_chunks(rows: &dyn Rows, references: &Counts, live: &mut Counts, findings: &mut Findings) -> Result<()> {
+/// Chunks against the pieces and deltas that name them, and against the pages that they are in.
+fn check_chunks(rows: &dyn Rows, pieces: Pieces, live: &mut Counts, findings: &mut Findings) -> Result<()> {
     let shares = counters(rows, keys::CHUNK_SHARES)?;
-    let mut counted = Counts::new();
+    let (mut counted, mut references, mut in_pages) = (Counts::new(), Counts::new(), Counts::new());
+    let mut deltas = HashSet::new();
     scan(rows, keys::CHUNK, |key, value| {
         let (id, row) = (keys::id_of(key), ChunkRow::decode(value)?);
         counted.insert(id, 1 + shares.get(&id).copied().unwrap_or(0));
-        *live.entry(row.location.segment).or_default() += row.location.footprint() as i64;
+        *live.entry(row.location.segment).or_default() += row.footprint();
+        if pieces.get(&id).is_some_and(|(_, end)| *end > u64::from(row.length)) {
+            findings.add(format!("a piece ends past chunk {id}"));
+        }
+        row.bases.iter().for_each(|base| *references.entry(*base).or_default() += 1);
+        if !row.bases.is_empty() {
+            deltas.insert(id);
+        }
+        if row.page != 0 {
+            *in_pages.entry(u64::from(row.page)).or_default() += 1;
+            let page = chunks::page(rows, row.page)?.unwrap_or_default();
+            if page.get(usize::from(row.slot)).is_none_or(|entry| entry.chunk != id) {
+                findings.add(format!("chunk {id} is not in its page"));
+            }
+        }
         Ok(())
     })?;
-    compare(references, &counted, "references to chunk", findings);
-    Ok(())
+    for base in references.keys().filter(|base| deltas.contains(base)) {
+        findings.add(format!("chunk {base} is a delta and a reference"));
+    }
+    for (id, (count, _)) in pieces {
+        *references.entry(id).or_default() += count;
+    }
+    compare(&references, &counted, "references to chunk", findings);
+    compare(&in_pages, &counters(rows, keys::PAGE_CHUNKS)?, "chunks in page", findings);
+    scan(rows, keys::PAGE, |key, _| {
+        if !in_pages.contains_key(&keys::id_of(key)) {
+            findings.add(format!("page {} of the index has no chunk left", keys::id_of(key)));
+        }
+        Ok(())
+    })
 }

@@ -27,6 +27,10 @@ pub const EXTENT_SHARES: u8 = b'F';
 pub const CHUNK: u8 = b'C';
 /// References to a chunk beyond the first; absent means one.
 pub const CHUNK_SHARES: u8 = b'G';
+/// Pages of the reducer's index.
+pub const PAGE: u8 = b'Y';
+/// Chunks that are in a page.
+pub const PAGE_CHUNKS: u8 = b'W';
 pub const PARTS: u8 = b'Q';
 pub const UPLOAD: u8 = b'U';
 pub const UPLOAD_PART: u8 = b'P';
@@ -67,6 +71,14 @@ pub fn chunk(id: u64) -> Key {
 
 pub fn chunk_shares(id: u64) -> Key {
     with_u64(CHUNK_SHARES, id)
+}
+
+pub fn page(number: u32) -> Key {
+    with_u64(PAGE, u64::from(number))
+}
+
+pub fn page_chunks(number: u32) -> Key {
+    with_u64(PAGE_CHUNKS, u64::from(number))
 }
 
 pub fn cookie(directory: u64, cookie: u64) -> Key {

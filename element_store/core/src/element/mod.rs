@@ -3,8 +3,11 @@
 //! Nothing here does I/O on devices, starts a thread or looks at a clock: a `Transaction` carries what a change needs,
 //! `Rows` is what a look needs. The invariants of `invariants` hold after every transaction.
 
+pub mod accounting;
 pub mod aside;
+pub mod chunks;
 pub mod content;
+pub mod content_rows;
 pub mod directory;
 pub mod file_content;
 pub mod file_names;

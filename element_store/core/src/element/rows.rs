@@ -2,19 +2,15 @@
 //!
 //! Each row begins with its layout version (1) and the epoch in which it was born, so that snapshots can keep what they saw.
 
+pub use super::content_rows::{CHECKSUM_BLOCK, ChunkRow, EXTENT_BYTES_MAX, Encoding, ExtentRow, LandedRow, Piece, Placement};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
-use crate::segment::Location;
 use std::collections::BTreeMap;
 
 const LAYOUT: u8 = 1;
 
 /// Names and values of all xattrs of one element together, bytes.
 pub const XATTR_BYTES_MAX: usize = 32 * 1024;
-/// Bytes covered by one checksum of a raw extent: what a ranged read fetches at least.
-pub const CHECKSUM_BLOCK: usize = 64 * 1024;
-/// Bytes of the largest extent.
-pub const EXTENT_BYTES_MAX: usize = 1024 * 1024;
 /// Parts described by one row.
 pub const PARTS_PER_ROW: usize = 256;
 
@@ -110,45 +106,6 @@ pub struct MappingRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placement {
-    /// In the journal at an absolute position.
-    Journal { position: u64, checksum: u64 },
-    /// Raw in a segment: `checksum` of the whole, `blocks` of each CHECKSUM_BLOCK.
-    Raw {
-        location: Location,
-        checksum: u64,
-        blocks: Vec<u64>,
-    },
-    /// Cut and reduced: chunk ids and plain lengths, in order.
-    Chunks(Vec<(u64, u32)>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExtentRow {
-    pub length: u32,
-    pub placement: Placement,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    Raw,
-    Zstd,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkRow {
-    /// Keyed BLAKE3 of the plain bytes.
-    pub fingerprint: [u8; 32],
-    pub length: u32,
-    pub encoding: Encoding,
-    /// Reference chunks of a delta (none yet, at most two).
-    pub bases: Vec<u64>,
-    pub location: Location,
-    /// Of the stored bytes.
-    pub checksum: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartRow {
     /// The hidden element that holds the part's bytes; 0 once the upload is complete.
     pub element: u64,
@@ -165,13 +122,13 @@ pub struct UploadRow {
     pub extra: BTreeMap<String, Vec<u8>>,
 }
 
-fn begin(born: u64) -> Writer {
+pub(super) fn begin(born: u64) -> Writer {
     let mut writer = Writer::new();
     writer.u8(LAYOUT).varint(born);
     writer
 }
 
-fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>)> {
+pub(super) fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>)> {
     let mut reader = Reader::new(bytes);
     match reader.u8()? {
         LAYOUT => Ok((reader.varint()?, reader)),
@@ -179,7 +136,7 @@ fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>)> {
     }
 }
 
-fn narrow(value: u64) -> Result<u32> {
+pub(super) fn narrow(value: u64) -> Result<u32> {
     u32::try_from(value).map_err(|_| Error::Damaged("metadata row holds a number out of range".into()))
 }
 
@@ -420,113 +377,6 @@ impl MappingRow {
             extent: reader.varint()?,
             skip: narrow(reader.varint()?)?,
             length: narrow(reader.varint()?)?,
-        })
-    }
-}
-
-impl Placement {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            Placement::Journal { position, checksum } => {
-                writer.u8(0).u64(*position).u64(*checksum);
-            }
-            Placement::Raw {
-                location,
-                checksum,
-                blocks,
-            } => {
-                writer.u8(1);
-                location.encode(writer);
-                writer.u64(*checksum).varint(blocks.len() as u64);
-                blocks.iter().for_each(|block| {
-                    writer.u64(*block);
-                });
-            }
-            Placement::Chunks(chunks) => {
-                writer.u8(2).varint(chunks.len() as u64);
-                chunks.iter().for_each(|(id, length)| {
-                    writer.varint(*id).varint(u64::from(*length));
-                });
-            }
-        }
-    }
-
-    fn decode(reader: &mut Reader) -> Result<Self> {
-        match reader.u8()? {
-            0 => Ok(Placement::Journal {
-                position: reader.u64()?,
-                checksum: reader.u64()?,
-            }),
-            1 => {
-                let (location, checksum) = (Location::decode(reader)?, reader.u64()?);
-                let blocks = (0..reader.varint()?).map(|_| reader.u64()).collect::<Result<_>>()?;
-                Ok(Placement::Raw {
-                    location,
-                    checksum,
-                    blocks,
-                })
-            }
-            2 => (0..reader.varint()?)
-                .map(|_| Ok((reader.varint()?, narrow(reader.varint()?)?)))
-                .collect::<Result<_>>()
-                .map(Placement::Chunks),
-            other => Err(Error::Damaged(format!("extent of unknown placement {other}"))),
-        }
-    }
-}
-
-impl ExtentRow {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = begin(0);
-        writer.varint(u64::from(self.length));
-        self.placement.encode(&mut writer);
-        writer.bytes
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let (_, mut reader) = open(bytes)?;
-        Ok(Self {
-            length: narrow(reader.varint()?)?,
-            placement: Placement::decode(&mut reader)?,
-        })
-    }
-}
-
-impl ChunkRow {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = begin(0);
-        writer
-            .raw(&self.fingerprint)
-            .varint(u64::from(self.length))
-            .u8(match self.encoding {
-                Encoding::Raw => 0,
-                Encoding::Zstd => 1,
-            });
-        writer.varint(self.bases.len() as u64);
-        self.bases.iter().for_each(|base| {
-            writer.varint(*base);
-        });
-        self.location.encode(&mut writer);
-        writer.u64(self.checksum);
-        writer.bytes
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let (_, mut reader) = open(bytes)?;
-        let (fingerprint, length) = (reader.array()?, narrow(reader.varint()?)?);
-        let encoding = match reader.u8()? {
-            0 => Encoding::Raw,
-            1 => Encoding::Zstd,
-            other => return Err(Error::Damaged(format!("chunk of unknown encoding {other}"))),
-        };
-        let bases = (0..reader.varint()?).map(|_| reader.varint()).collect::<Result<_>>()?;
-        Ok(Self {
-            fingerprint,
-            length,
-            encoding,
-            bases,
-            location: Location::decode(&mut reader)?,
-            checksum: reader.u64()?,
         })
     }
 }

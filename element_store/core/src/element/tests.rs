@@ -8,6 +8,7 @@ use super::transaction::{Ids, Landing, Pins, Shared, Transaction};
 use super::{content::Source, invariants};
 use crate::meta::model::ModelEngine;
 use crate::meta::{MetaStore, monotonic_clock};
+use crate::reduction::Cutting;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -183,6 +184,42 @@ fn rows_read_back_as_written() {
         offset: 48,
         length: 9,
     };
+    let piece = |(chunk, skip, length)| Piece { chunk, skip, length };
+    let pieces = [
+        (7, 3, 40),
+        (8, 0, 50),
+        (0, 0, 60),
+        (9, 0, 70),
+        (2, 0, 80),
+        (1 << 62, 0, 90),
+        (1 << 62, 90, 100),
+    ]
+    .map(piece)
+    .to_vec();
+    for encoding in [Encoding::Raw, Encoding::Zstd, Encoding::Delta] {
+        let row = ChunkRow {
+            length: 65_536,
+            encoding,
+            bases: if encoding == Encoding::Delta {
+                vec![9, 1 << 40]
+            } else {
+                Vec::new()
+            },
+            page: 77,
+            slot: 63,
+            location,
+            checksum: u64::MAX,
+        };
+        assert_eq!(ChunkRow::decode(&row.encode()).unwrap(), row);
+        assert!(ChunkRow::decode(&row.encode()[..row.encode().len() - 1]).is_err());
+    }
+    let landed = LandedRow {
+        element: 1 << 60,
+        offset: 1 << 40,
+        cutting: Cutting::Aligned,
+        extent: 9,
+    };
+    assert_eq!(LandedRow::decode(&landed.encode()).unwrap(), landed);
     for placement in [
         Placement::Journal {
             position: 4096,
@@ -193,7 +230,7 @@ fn rows_read_back_as_written() {
             checksum: 1,
             blocks: vec![1, 2],
         },
-        Placement::Chunks(vec![(1, 2), (3, 4)]),
+        Placement::Chunks(pieces),
     ] {
         let row = ExtentRow { length: 9, placement };
         assert_eq!(ExtentRow::decode(&row.encode()).unwrap(), row);

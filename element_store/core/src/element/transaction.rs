@@ -378,6 +378,11 @@ impl<'a> Transaction<'a> {
         *self.live.entry(location.segment).or_default() -= location.footprint() as i64;
     }
 
+    /// So many bytes more, or less, live in the segment.
+    pub fn count_live(&mut self, segment: u64, bytes: i64) {
+        *self.live.entry(segment).or_default() += bytes;
+    }
+
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
         self.rows.put(&key, &value)
     }

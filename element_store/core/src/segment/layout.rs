@@ -65,16 +65,21 @@ impl Location {
     }
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let location = Self {
+        Self {
             segment: reader.u64()?,
             shard: reader.u8()?,
             offset: reader.u32()?,
             length: reader.u32()?,
-        };
-        if location.shard >= DATA_SHARDS_MAX || location.offset.checked_add(location.length).is_none() {
+        }
+        .checked()
+    }
+
+    /// Raises Damaged unless it may be one.
+    pub fn checked(self) -> Result<Self> {
+        if self.shard >= DATA_SHARDS_MAX || self.offset.checked_add(self.length).is_none() {
             return Err(Error::Damaged("location is out of bounds".into()));
         }
-        Ok(location)
+        Ok(self)
     }
 }
 

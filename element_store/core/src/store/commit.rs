@@ -90,6 +90,8 @@ struct Queue {
 #[derive(Default)]
 pub struct CommitCounters {
     pub transactions: AtomicU64,
+    /// Changes of users, refused ones included.
+    pub users: AtomicU64,
     pub records: AtomicU64,
     pub payload_bytes: AtomicU64,
     pub row_bytes: AtomicU64,
@@ -418,7 +420,10 @@ impl Committer {
             .front()
             .is_some_and(|(_, job)| record.is_empty() || record.fits(job.bytes_max()))
         {
-            let Some((_, mut job)) = jobs.pop_front() else { break };
+            let Some((rank, mut job)) = jobs.pop_front() else { break };
+            if rank == Rank::User {
+                self.counters.users.fetch_add(1, Ordering::Relaxed);
+            }
             if let Err(error) = self.change(record, job.as_mut()) {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 job.refuse(error);

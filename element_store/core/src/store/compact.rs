@@ -7,10 +7,10 @@
 use super::Core;
 use super::commit::Rank;
 use super::landing::{Hold, KIND_EXTENT};
-use super::reduce::KIND_CHUNK;
-use crate::element::content;
-use crate::element::rows::{ChunkRow, ExtentRow, Placement};
-use crate::element::{Rows, keys};
+use super::packs::{self, KIND_PACK};
+use super::reduce::Taken;
+use crate::element::rows::{ChunkRow, ExtentRow, LandedRow, Placement};
+use crate::element::{Rows, chunks, content, keys};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use crate::segment::{Class, ScannedPayload, SegmentLayout};
@@ -26,7 +26,7 @@ const LIVE_PERCENT_MAX: u64 = 80;
 /// What one step takes along.
 #[derive(Default)]
 struct Load {
-    extents: Vec<(u64, ExtentRow, Vec<u8>)>,
+    extents: Vec<Taken>,
     chunks: Vec<(u64, ChunkRow, Vec<u8>)>,
     bytes: usize,
 }
@@ -92,16 +92,20 @@ impl Core {
                 let row = content::extent(&snapshot, owner)?;
                 let named = |row: &ExtentRow| matches!(row.placement, Placement::Raw { location, .. } if location == payload.location);
                 if let Some(row) = row.filter(named) {
-                    let bytes = self.read_extent_with(&snapshot, &row, 0, row.length)?;
-                    load.bytes += bytes.len();
-                    load.extents.push((owner, row, bytes));
+                    let plain = self.read_extent_with(&snapshot, &row, 0, row.length)?;
+                    load.bytes += plain.len();
+                    let landed = landed(&snapshot, owner)?;
+                    load.extents.push(Taken { landed, row, plain });
                 }
             }
-            KIND_CHUNK => {
-                if let Some(row) = content::chunk(&snapshot, owner)?.filter(|row| row.location == payload.location) {
-                    let bytes = self.segments.read(&row.location, 0..row.location.length, row.checksum)?;
-                    load.bytes += bytes.len();
-                    load.chunks.push((owner, row, bytes));
+            KIND_PACK => {
+                let pack = self.read_pack(&payload.location, &payload.header)?;
+                for (id, range) in packs::directory(&pack)? {
+                    let named = |row: &ChunkRow| row.location == packs::place(&payload.location, &range);
+                    if let Some(row) = chunks::chunk(&snapshot, id)?.filter(named) {
+                        load.bytes += range.len();
+                        load.chunks.push((id, row, pack[range].to_vec()));
+                    }
                 }
             }
             _ => {}
@@ -128,9 +132,21 @@ impl Core {
             self.committer.run_own(Rank::Own, 200 * batch.len(), move |tx| {
                 batch
                     .iter()
-                    .try_for_each(|(id, row, location)| content::move_chunk(tx, *id, row, *location))
+                    .try_for_each(|(id, row, location)| chunks::move_chunk(tx, *id, row, *location))
             })?;
         }
         Ok(())
     }
+}
+
+/// Whose it was when it landed; an extent that does not wait any more is a stream of its own.
+fn landed(rows: &dyn Rows, extent: u64) -> Result<LandedRow> {
+    let alone = LandedRow {
+        element: extent,
+        offset: 0,
+        cutting: Default::default(),
+        extent,
+    };
+    rows.get(&keys::landed_raw(extent))?
+        .map_or(Ok(alone), |value| LandedRow::decode(&value))
 }

@@ -34,7 +34,6 @@ struct World {
     clock: FakeClock,
     store: Arc<Store>,
     unfree: HashSet<u64>,
-    raw: u64,
 }
 
 fn given(devices: &[Arc<MemoryDevice>]) -> Vec<Arc<dyn Device>> {
@@ -86,7 +85,6 @@ impl World {
             clock,
             store,
             unfree: HashSet::new(),
-            raw: 0,
         }
     }
 
@@ -98,7 +96,7 @@ impl World {
                 while core.reduce_journal(u64::MAX)? > 0 {}
                 Ok(())
             }
-            2 => core.reduce_raw(self.raw).map(|next| self.raw = next.unwrap_or(0)),
+            2 => core.reduce_raw().map(|_| ()),
             3 => core.compact().map(|_| ()),
             _ => core.upkeep_step(&mut self.unfree),
         }

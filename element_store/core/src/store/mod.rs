@@ -4,6 +4,7 @@
 //! durable before it is acknowledged or seen, and nothing is reused before the commit that gives it up and the last reader that could know it.
 //! `docs/CONCURRENCY.md` names the threads and locks, `docs/DURABILITY.md` says when what is safe.
 
+mod chunk_cache;
 pub mod commit;
 mod compact;
 pub mod digest;
@@ -16,8 +17,13 @@ mod landing;
 #[cfg(test)]
 mod namespace_tests;
 mod open;
+mod packs;
 mod read;
 mod reduce;
+#[cfg(test)]
+mod reduce_tests;
+mod reducer;
+mod reduction_report;
 pub mod root;
 #[cfg(test)]
 mod simulation;
@@ -26,6 +32,7 @@ pub mod tables;
 mod upkeep;
 mod uploads;
 
+pub use crate::element::accounting::Accounting;
 pub use crate::element::info::{
     Condition, Deletion, Digests, ElementInfo, Page, PartInfo, Removal, Terms, UploadInfo, UploadedPart, VersionInfo, VersionPage,
     Versioning, ViewInfo,
@@ -34,9 +41,12 @@ pub use crate::element::listing::ListQuery;
 pub use crate::element::rows::{Attributes, Kind};
 pub use crate::element::upload::Completion;
 pub use crate::element::version_listing::VersionQuery;
+pub use crate::reduction::Mode;
 pub use landing::{Staged, Staging};
 pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
+pub use reducer::ReductionSettings;
+pub use reduction_report::{Part, Usage};
 pub use status::{DeviceStatus, Status};
 
 use crate::element::content::Source;
@@ -47,9 +57,11 @@ use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
 use crate::segment::{ReclaimToken, Segments};
+use chunk_cache::ChunkCache;
 use commit::{Committer, Rank};
 use guard::Guard;
 use landing::Holds;
+use reducer::{Reducer, ReductionCounters};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -97,6 +109,10 @@ pub(crate) struct Core {
     /// What failed in the background last, until it works again.
     trouble: Mutex<Option<String>>,
     upkeep_counters: UpkeepCounters,
+    reduction_counters: ReductionCounters,
+    reducer: Mutex<Reducer>,
+    base_cache: ChunkCache,
+    chunk_cache: ChunkCache,
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,

@@ -2,10 +2,12 @@
 //!
 //! Invariant: nothing is formatted where a pool may have been: neither beside members of a pool, nor under a state directory that knows one.
 
+use super::chunk_cache::{self, ChunkCache};
 use super::commit::{self, Clock, Committer, Rank};
 use super::drives::PoolDrives;
 use super::guard::Guard;
 use super::landing::Holds;
+use super::reducer::{Reducer, ReductionSettings};
 use super::root::{self, Root};
 use super::tables::SegmentSource;
 use super::upkeep::{Checkpointed, UpkeepCounters};
@@ -52,6 +54,7 @@ pub struct OpenOptions {
     pub small_bytes_max: usize,
     /// Lazy changes are made durable so long after the first of them.
     pub lazy_age: Duration,
+    pub reduction: ReductionSettings,
     /// For tests: step the background work by hand.
     pub background: bool,
 }
@@ -70,6 +73,7 @@ impl Default for OpenOptions {
             }),
             small_bytes_max: SMALL_BYTES_MAX,
             lazy_age: commit::LAZY_AGE,
+            reduction: ReductionSettings::default(),
             background: true,
         }
     }
@@ -175,6 +179,10 @@ impl Store {
             content_locks: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
+            reduction_counters: Default::default(),
+            reducer: Mutex::new(Reducer::new(&pool.secret, options.reduction)),
+            base_cache: ChunkCache::new(chunk_cache::BASE_BYTES_MAX),
+            chunk_cache: ChunkCache::new(chunk_cache::CHUNK_BYTES_MAX),
             checkpointed: Mutex::new(Checkpointed {
                 manifest: root.manifest,
                 generation: root.generation,

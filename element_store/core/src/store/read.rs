@@ -4,14 +4,15 @@
 //! snapshot, so that what the snapshot names is not overwritten while it reads; a pinned element keeps its mappings.
 
 use super::Core;
-use super::reduce;
+use super::reducer::joined;
 use crate::device::recycled::Recycled;
-use crate::element::content;
 use crate::element::info::ElementInfo;
-use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Placement};
+use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Piece, Placement};
 use crate::element::transaction::Pin;
 use crate::element::{Rows, namespace};
+use crate::element::{chunks, content};
 use crate::error::{Error, Result};
+use crate::reduction::encode::{decode_delta, decode_plain};
 use crate::segment::Location;
 use std::sync::Arc;
 
@@ -169,7 +170,7 @@ impl Core {
                 checksum,
                 blocks,
             } => self.read_raw(location, *checksum, blocks, start, into),
-            Placement::Chunks(chunks) => self.read_chunks(rows, chunks, start, into),
+            Placement::Chunks(pieces) => self.read_pieces(rows, pieces, start, into),
         }
     }
 
@@ -199,29 +200,86 @@ impl Core {
         Ok(())
     }
 
-    fn read_chunks(&self, rows: &dyn Rows, chunks: &[(u64, u32)], start: u32, into: &mut [u8]) -> Result<()> {
+    /// Into zeroed memory: pieces of zeros are left alone.
+    fn read_pieces(&self, rows: &dyn Rows, pieces: &[Piece], start: u32, into: &mut [u8]) -> Result<()> {
         let stop = start + into.len() as u32;
         let (mut at, mut left) = (0, into);
-        for (id, length) in chunks {
-            let (from, to) = (start.max(at), stop.min(at + length));
+        for piece in pieces {
+            let (from, to) = (start.max(at), stop.min(at + piece.length));
             if from < to {
-                let row = content::chunk(rows, *id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
-                let (piece, rest) = left.split_at_mut((to - from) as usize);
-                whole_or_part(row.length, from - at, piece, |whole| self.read_chunk(&row, whole))?;
+                let (part, rest) = left.split_at_mut((to - from) as usize);
+                if piece.chunk != 0 {
+                    self.read_chunk(rows, piece.chunk, piece.skip + (from - at), part)?;
+                }
                 left = rest;
             }
-            at += length;
+            at += piece.length;
         }
         Ok(())
     }
 
-    fn read_chunk(&self, row: &ChunkRow, into: &mut [u8]) -> Result<()> {
-        let stored = 0..row.location.length;
-        if row.encoding == Encoding::Raw && row.location.length == row.length {
-            return self.segments.read_into(&row.location, stored, row.checksum, into);
+    /// Bytes of a chunk from `skip` on. One that is read in part is kept: the next read often wants the rest.
+    fn read_chunk(&self, rows: &dyn Rows, id: u64, skip: u32, into: &mut [u8]) -> Result<()> {
+        if let Some(plain) = self.chunk_cache.get(id) {
+            return copy_part(&plain, skip, into);
         }
-        reduce::decode(row, &self.segments.read(&row.location, stored, row.checksum)?, into)
+        let row = chunks::chunk(rows, id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
+        if skip == 0 && into.len() == row.length as usize {
+            return self.decode_chunk(rows, &row, into);
+        }
+        let mut plain = vec![0; row.length as usize];
+        self.decode_chunk(rows, &row, &mut plain)?;
+        copy_part(&plain, skip, into)?;
+        self.chunk_cache.insert(id, plain.into());
+        Ok(())
     }
+
+    fn decode_chunk(&self, rows: &dyn Rows, row: &ChunkRow, into: &mut [u8]) -> Result<()> {
+        let stored = 0..row.location.length;
+        match row.encoding {
+            Encoding::Raw if row.location.length == row.length => self.segments.read_into(&row.location, stored, row.checksum, into),
+            Encoding::Raw => Err(Error::Damaged("a chunk is not as long as its row says".into())),
+            Encoding::Zstd => decode_plain(&self.segments.read(&row.location, stored, row.checksum)?, into),
+            Encoding::Delta => {
+                let base = |id: &u64| {
+                    let row = chunks::chunk(rows, *id)?.ok_or_else(|| Error::Damaged(format!("reference {id} has no row")))?;
+                    self.read_base(*id, &row)
+                };
+                let bases: Vec<Arc<[u8]>> = row.bases.iter().map(base).collect::<Result<_>>()?;
+                let stored = self.segments.read(&row.location, stored, row.checksum)?;
+                match bases.as_slice() {
+                    [one] => decode_delta(&stored, one, into),
+                    many => decode_delta(&stored, &joined(&many.iter().map(AsRef::as_ref).collect::<Vec<_>>()), into),
+                }
+            }
+        }
+    }
+
+    /// Plain bytes of a full chunk, as a reference. Raises Damaged.
+    pub(super) fn read_base(&self, id: u64, row: &ChunkRow) -> Result<Arc<[u8]>> {
+        if let Some(plain) = self.base_cache.get(id) {
+            return Ok(plain);
+        }
+        if row.encoding == Encoding::Delta {
+            return Err(Error::Damaged(format!("reference {id} is a delta")));
+        }
+        let mut plain = vec![0; row.length as usize];
+        let stored = self.segments.read(&row.location, 0..row.location.length, row.checksum)?;
+        match row.encoding {
+            Encoding::Zstd => decode_plain(&stored, &mut plain)?,
+            _ => copy_part(&stored, 0, &mut plain)?,
+        }
+        let plain: Arc<[u8]> = plain.into();
+        self.base_cache.insert(id, plain.clone());
+        Ok(plain)
+    }
+}
+
+fn copy_part(whole: &[u8], skip: u32, into: &mut [u8]) -> Result<()> {
+    let skip = skip as usize;
+    let part = whole.get(skip..skip + into.len());
+    into.copy_from_slice(part.ok_or_else(|| Error::Damaged("a chunk is shorter than its extent says".into()))?);
+    Ok(())
 }
 
 /// Reads what can only be checked as a whole of `length` bytes: in place if all of it is wanted, else aside, for the part from `start` on.
@@ -231,10 +289,5 @@ fn whole_or_part(length: u32, start: u32, into: &mut [u8], read: impl FnOnce(&mu
     }
     let mut whole = Recycled::zeroed(length as usize);
     read(&mut whole)?;
-    let start = start as usize;
-    let part = whole
-        .get(start..start + into.len())
-        .ok_or_else(|| Error::Damaged("a chunk is shorter than its extent says".into()))?;
-    into.copy_from_slice(part);
-    Ok(())
+    copy_part(&whole, start, into)
 }

@@ -41,7 +41,6 @@ struct World {
 #[derive(Default)]
 struct Steps {
     unfree: HashSet<u64>,
-    raw: u64,
 }
 
 fn options() -> OpenOptions {
@@ -168,7 +167,7 @@ impl World {
         Ok(())
     }
 
-    /// Half of it compresses.
+    /// A part of it compresses, a part is noise, a part resembles what others hold.
     fn content(&mut self) -> Vec<u8> {
         let length = match self.random.below(8) {
             0 => 0,
@@ -176,12 +175,23 @@ impl World {
             5 | 6 => self.random.below(300_000),
             _ => 1_500_000 + self.random.below(3_000_000),
         } as usize;
-        let (fill, noisy) = (self.random.below(256) as u8, self.random.chance(2));
+        let (fill, kind) = (self.random.below(256) as u8, self.random.below(4));
         let mut bytes = vec![fill; length];
-        if noisy {
-            bytes
-                .chunks_mut(8)
-                .for_each(|piece| piece.copy_from_slice(&self.random.next_u64().to_le_bytes()[..piece.len()]));
+        if kind == 0 {
+            return bytes;
+        }
+        // The same noise for all that resemble one another.
+        let mut noise = Seeded::new(if kind == 1 { self.random.next_u64() } else { kind });
+        bytes
+            .chunks_mut(8)
+            .for_each(|piece| piece.copy_from_slice(&noise.next_u64().to_le_bytes()[..piece.len()]));
+        for _ in 0..self.random.below(6) {
+            let at = self.random.below(length as u64 + 1) as usize;
+            match self.random.below(3) {
+                0 => bytes.splice(at..at, vec![fill; 1 + fill as usize]).for_each(drop),
+                1 => bytes[at.saturating_sub(100)..at].fill(fill),
+                _ => bytes[at.saturating_sub(70_000)..at].fill(0),
+            }
         }
         bytes
     }
@@ -303,7 +313,7 @@ impl World {
             0 => core.checkpoint()?,
             3 => drop(core.compact()?),
             1 => while core.reduce_journal(u64::MAX)? > 0 {},
-            2 => self.steps.raw = core.reduce_raw(self.steps.raw)?.unwrap_or(0),
+            2 => while core.reduce_raw()? > 0 {},
             _ => core.upkeep_step(&mut self.steps.unfree)?,
         }
         Ok(())

@@ -2,12 +2,13 @@
 
 use super::Store;
 use super::landing::KIND_EXTENT;
-use super::reduce::KIND_CHUNK;
+use super::packs::{self, KIND_PACK};
 use super::tables::PAYLOAD_KIND as KIND_TABLE;
 use crate::device::set::DeviceState;
-use crate::element::content;
+use crate::element::Rows;
 use crate::element::invariants::{self, Findings};
 use crate::element::rows::Placement;
+use crate::element::{chunks, content};
 use crate::error::Result;
 use crate::segment::{ScannedPayload, ScrubReport, SpaceStatus};
 use std::collections::BTreeMap;
@@ -146,6 +147,7 @@ impl Store {
         self.device_metrics(&mut metrics);
         self.journal_metrics(&mut metrics);
         self.segment_metrics(&mut metrics);
+        self.reduction_metrics(&mut metrics);
         let core = &self.core;
         let mut put = |name: &str, value: u64| metrics.push((name.into(), value as f64));
         put("metadata_memtable_bytes", core.engine.memtable_bytes());
@@ -210,6 +212,24 @@ impl Store {
         put("segments_freed_total", load(&self.core.upkeep_counters.segments_freed));
     }
 
+    fn reduction_metrics(&self, metrics: &mut Vec<(String, f64)>) {
+        let (core, counters) = (&self.core, &self.core.reduction_counters);
+        for (name, value) in counters.named() {
+            metrics.push((format!("reduction_{name}"), value as f64));
+        }
+        for (stage, nanoseconds) in counters.stages() {
+            metrics.push((
+                format!("reduction_stage_seconds_total{{stage=\"{stage}\"}}"),
+                nanoseconds as f64 / 1e9,
+            ));
+        }
+        for (cache, found) in [("base", &core.base_cache), ("chunk", &core.chunk_cache)] {
+            metrics.push((format!("{cache}_cache_bytes"), found.bytes() as f64));
+            metrics.push((format!("{cache}_cache_hits_total"), load(&found.hits) as f64));
+            metrics.push((format!("{cache}_cache_misses_total"), load(&found.misses) as f64));
+        }
+    }
+
     /// Recounts the metadata of one state that all faces saw: what is wrong, in sentences, at most FINDINGS_MAX of them, and how much there is in all.
     /// Users go on meanwhile; memory grows with the number of elements, extents and chunks.
     pub fn check(&self) -> Result<Findings> {
@@ -257,10 +277,22 @@ impl Store {
             KIND_EXTENT => content::extent(&snapshot, owner).map_or(true, |row| {
                 row.is_some_and(|row| matches!(row.placement, Placement::Raw { location, .. } if location == payload.location))
             }),
-            KIND_CHUNK => content::chunk(&snapshot, owner).map_or(true, |row| row.is_some_and(|row| row.location == payload.location)),
+            KIND_PACK => self.is_pack_in_use(&snapshot, payload),
             KIND_TABLE => self.core.is_table_in_use(payload.location.segment),
             _ => false,
         }
+    }
+
+    /// Does a chunk of it live? One whose directory cannot be read may have any.
+    fn is_pack_in_use(&self, rows: &dyn Rows, payload: &ScannedPayload) -> bool {
+        let Ok(pack) = self.core.read_pack(&payload.location, &payload.header) else {
+            return true;
+        };
+        let named = |(id, range): &(u64, std::ops::Range<usize>)| {
+            let place = packs::place(&payload.location, range);
+            chunks::chunk(rows, *id).map_or(true, |row| row.is_some_and(|row| row.location == place))
+        };
+        packs::directory(&pack).map_or(true, |listed| listed.iter().any(named))
     }
 }
 

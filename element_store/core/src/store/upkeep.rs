@@ -25,9 +25,11 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Parts of the journal in use, of 100: from the first on the reducer empties it without regard to users, from the second on a checkpoint is made.
 const REDUCE_PERCENT: u64 = 25;
 const CHECKPOINT_PERCENT: u64 = 40;
-/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many transactions, or bytes landed in segments, in a tick.
-const IDLE_TRANSACTIONS: u64 = 8;
+/// Landed content is left alone for at least a tick, and longer while users are busy: more than so many changes, or bytes landed in segments, since the reducer looked.
+const IDLE_CHANGES: u64 = 8;
 const IDLE_LANDED_BYTES: u64 = 1 << 20;
+/// Of the space for users; while less is free, landed content is reduced whether users rest or not.
+const FILLING_PERCENT: u64 = 40;
 /// Mappings given back in one transaction.
 const FREE_MAPPINGS: usize = 512;
 /// A table segment that is live to less than one part in this many is rewritten.
@@ -127,6 +129,8 @@ impl Core {
     fn free_segments(&self, unfree: &mut HashSet<u64>) -> Result<()> {
         unfree.extend(self.committer.take_lessened());
         unfree.extend(self.holds.take_dropped());
+        // One under whose first row a device died was never counted by anybody.
+        unfree.extend(self.segments.degraded());
         if unfree.is_empty() {
             return Ok(());
         }
@@ -247,14 +251,10 @@ impl Core {
     }
 
     pub(super) fn run_reducer(&self) {
-        let (mut mark, mut transactions, mut landed, mut raw) = (0, 0, 0, 0);
+        let (mut mark, mut seen) = (0, self.users_work());
         while !self.wake.is_stopped() {
             self.wake.reducer.wait(TICK);
-            let done = self.committer.counters.transactions.load(Ordering::Relaxed);
-            let bytes = self.holds.landed_bytes.load(Ordering::Relaxed);
-            let idle = done - transactions <= IDLE_TRANSACTIONS && bytes - landed <= IDLE_LANDED_BYTES;
-            (transactions, landed) = (done, bytes);
-            let step = self.reduce_step(idle, mark, &mut raw);
+            let step = self.reduce_step(&mut seen, mark);
             match &step {
                 Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
                 Ok(true) => self.committer.set_pool_full(false),
@@ -265,8 +265,24 @@ impl Core {
         }
     }
 
+    /// Changes, and bytes landed in segments, by users so far.
+    fn users_work(&self) -> (u64, u64) {
+        (
+            self.committer.counters.users.load(Ordering::Relaxed),
+            self.holds.landed_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Did users hardly do anything since they were looked at last?
+    fn is_idle(&self, seen: &mut (u64, u64)) -> bool {
+        let (now, before) = (self.users_work(), *seen);
+        *seen = now;
+        now.0 - before.0 <= IDLE_CHANGES && now.1 - before.1 <= IDLE_LANDED_BYTES
+    }
+
     /// `mark`: where the journal ended a tick ago. True if something was moved.
-    fn reduce_step(&self, idle: bool, mark: u64, raw: &mut u64) -> Result<bool> {
+    fn reduce_step(&self, seen: &mut (u64, u64), mark: u64) -> Result<bool> {
+        let mut idle = self.is_idle(seen);
         let (used, capacity) = self.committer.journal_use();
         let pressed = self.wake.pressed[1].swap(false, Ordering::SeqCst);
         let before = if pressed || used * 100 >= capacity * REDUCE_PERCENT {
@@ -284,14 +300,28 @@ impl Core {
             }
             self.wake_upkeep();
         }
-        if idle {
-            *raw = self.reduce_raw(*raw)?.unwrap_or(0);
+        // Landed segments wait for users to rest, unless the pool fills up with them.
+        idle &= self.is_idle(seen);
+        while (idle || self.is_filling_up()) && !self.wake.is_stopped() {
+            let step = self.reduce_raw()?;
+            moved += step;
+            self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
+            if step == 0 || self.committer.journal_use().0 * 100 >= capacity * REDUCE_PERCENT {
+                break;
+            }
+            self.wake_upkeep();
+            idle &= self.is_idle(seen);
         }
         if self.compact()? {
             self.wake_upkeep();
             moved += 1;
         }
         Ok(moved > 0)
+    }
+
+    fn is_filling_up(&self) -> bool {
+        let space = self.segments.status();
+        space.free_bytes * 100 < space.usable_bytes * FILLING_PERCENT
     }
 
     /// The manifest without the tables in sparse or degraded segments: the next export writes those anew.

@@ -1,0 +1,176 @@
+//! Chunks, who refers to them, and the pages of the index that know them.
+//!
+//! Invariants: a chunk's references (1 + shares) are the pieces of extents and the deltas that name it; a delta's bases are full chunks, so
+//! dropping one goes one step further and no more; a page's counter is the number of chunks that say they are in it, and the page goes with the
+//! last of them; a segment counts a chunk as long as its row is there.
+
+use super::Rows;
+use super::content::{self, vacate};
+use super::keys;
+use super::rows::{ChunkRow, Encoding, ExtentRow, Piece, Placement, begin, open};
+use super::transaction::Transaction;
+use crate::error::{Error, Result};
+use crate::meta::decode_counter;
+use crate::reduction::page::{self, PageEntry};
+use crate::segment::Location;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub fn chunk(rows: &dyn Rows, id: u64) -> Result<Option<ChunkRow>> {
+    rows.get(&keys::chunk(id))?.map(|bytes| ChunkRow::decode(&bytes)).transpose()
+}
+
+pub fn encode_page(entries: &[PageEntry]) -> Vec<u8> {
+    let mut writer = begin(0);
+    page::encode(entries, &mut writer);
+    writer.bytes
+}
+
+pub fn decode_page(bytes: &[u8]) -> Result<Vec<PageEntry>> {
+    page::decode(&mut open(bytes)?.1)
+}
+
+pub fn page(rows: &dyn Rows, number: u32) -> Result<Option<Vec<PageEntry>>> {
+    rows.get(&keys::page(number))?.map(|bytes| decode_page(&bytes)).transpose()
+}
+
+/// Gives back one reference.
+pub fn drop_chunk(tx: &mut Transaction, id: u64) -> Result<()> {
+    if tx.get(&keys::chunk_shares(id))?.is_some() {
+        return tx.add(&keys::chunk_shares(id), -1);
+    }
+    let row = chunk(tx, id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
+    tx.count_live(row.location.segment, -row.footprint());
+    tx.delete(&keys::chunk(id))?;
+    leave_page(tx, row.page)?;
+    row.bases.iter().try_for_each(|base| drop_chunk(tx, *base))
+}
+
+fn leave_page(tx: &mut Transaction, number: u32) -> Result<()> {
+    if number == 0 {
+        return Ok(());
+    }
+    let count = tx.get(&keys::page_chunks(number))?.map_or(Ok(0), |value| decode_counter(&value))?;
+    if count == 1 {
+        tx.delete(&keys::page(number))?;
+    }
+    tx.add(&keys::page_chunks(number), -1)
+}
+
+/// The chunk's bytes now lie elsewhere too; nothing happens if it is gone or was moved meanwhile.
+pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Location) -> Result<()> {
+    if chunk(tx, id)?.as_ref() != Some(old) {
+        return Ok(());
+    }
+    let new = ChunkRow { location, ..old.clone() };
+    tx.count_live(old.location.segment, -old.footprint());
+    tx.count_live(location.segment, new.footprint());
+    tx.put_chunk(id, &new)
+}
+
+/// An extent that was cut: its row as it was read, and what it consists of now.
+#[derive(Debug, Clone)]
+pub struct Reduced {
+    pub extent: u64,
+    pub old: ExtentRow,
+    pub pieces: Vec<Piece>,
+}
+
+/// What the reducer swaps in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Adoption {
+    pub extents: Vec<Reduced>,
+    /// Stored and durable, named by nothing yet.
+    pub chunks: BTreeMap<u64, ChunkRow>,
+    /// Pages as they are to be if a chunk of theirs is adopted.
+    pub pages: BTreeMap<u32, Vec<u8>>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// For each extent, whether it was swapped. One that was not is gone, was moved, or refers to a chunk that went meanwhile.
+    pub extents: Vec<bool>,
+    /// Chunks that have rows now.
+    pub chunks: BTreeSet<u64>,
+}
+
+/// Swaps what is as it was; counts a reference for each piece and for each delta among the new chunks that are needed.
+pub fn adopt(tx: &mut Transaction, adoption: &Adoption) -> Result<Adopted> {
+    let (mut adopted, mut references) = (Adopted::default(), BTreeMap::<u64, i64>::new());
+    let mut usable = HashMap::new();
+    for reduced in &adoption.extents {
+        let swapped = content::extent(tx, reduced.extent)?.as_ref() == Some(&reduced.old) && {
+            let mut chunks = reduced.pieces.iter().filter(|piece| piece.chunk != 0);
+            chunks.try_fold(true, |all, piece| {
+                Ok::<_, Error>(all && is_usable(tx, adoption, piece.chunk, &mut usable)?)
+            })?
+        };
+        if swapped {
+            for piece in reduced.pieces.iter().filter(|piece| piece.chunk != 0) {
+                *references.entry(piece.chunk).or_default() += 1;
+            }
+        }
+        adopted.extents.push(swapped);
+    }
+    let needed: Vec<u64> = references.keys().copied().filter(|id| adoption.chunks.contains_key(id)).collect();
+    for base in needed.iter().flat_map(|id| &adoption.chunks[id].bases) {
+        *references.entry(*base).or_default() += 1;
+    }
+    refer(tx, adoption, &references, &mut adopted)?;
+    // Only now: what an extent gives up may be what another one takes.
+    for (reduced, _) in adoption.extents.iter().zip(&adopted.extents).filter(|(_, swapped)| **swapped) {
+        vacate(tx, reduced.extent, &reduced.old)?;
+        let row = ExtentRow {
+            length: reduced.old.length,
+            placement: Placement::Chunks(reduced.pieces.clone()),
+        };
+        tx.put_extent(reduced.extent, &row)?;
+    }
+    Ok(adopted)
+}
+
+/// New with its bases, or there.
+fn is_usable(tx: &Transaction, adoption: &Adoption, id: u64, known: &mut HashMap<u64, bool>) -> Result<bool> {
+    if let Some(usable) = known.get(&id) {
+        return Ok(*usable);
+    }
+    let usable = match adoption.chunks.get(&id) {
+        Some(row) => row.bases.iter().try_fold(true, |all, base| {
+            let is_full = |row: &ChunkRow| row.encoding != Encoding::Delta;
+            let there = match adoption.chunks.get(base) {
+                Some(row) => is_full(row),
+                None => chunk(tx, *base)?.as_ref().is_some_and(is_full),
+            };
+            Ok::<_, Error>(all && there)
+        })?,
+        None => chunk(tx, id)?.is_some(),
+    };
+    known.insert(id, usable);
+    Ok(usable)
+}
+
+fn refer(tx: &mut Transaction, adoption: &Adoption, references: &BTreeMap<u64, i64>, adopted: &mut Adopted) -> Result<()> {
+    let mut joined = BTreeMap::<u32, i64>::new();
+    for (id, count) in references {
+        let Some(row) = adoption.chunks.get(id) else {
+            tx.add(&keys::chunk_shares(*id), *count)?;
+            continue;
+        };
+        tx.count_live(row.location.segment, row.footprint());
+        tx.put_chunk(*id, row)?;
+        if *count > 1 {
+            tx.add(&keys::chunk_shares(*id), count - 1)?;
+        }
+        if row.page != 0 {
+            *joined.entry(row.page).or_default() += 1;
+        }
+        adopted.chunks.insert(*id);
+    }
+    for (number, count) in joined {
+        if let Some(row) = adoption.pages.get(&number) {
+            tx.put(keys::page(number), row.clone())?;
+        }
+        tx.add(&keys::page_chunks(number), count)?;
+    }
+    Ok(())
+}
