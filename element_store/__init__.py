@@ -36,6 +36,7 @@ from element_store.types import (
     PoolStatus,
     PreconditionFailed,
     Refused,
+    StoredPart,
     StoreError,
     UploadInfo,
     Version,
@@ -146,6 +147,7 @@ class OpensStore(Protocol):
         code: tuple[int, int] | None = None,
         format_block_devices: bool = False,
         allow_degraded: bool = False,
+        reduction: str = "balanced",
     ) -> Store: ...
 
 
@@ -192,14 +194,15 @@ class Store:
         code: tuple[int, int] | None = None,
         format_block_devices: bool = False,
         allow_degraded: bool = False,
+        reduction: str = "balanced",
     ) -> Store:
         """Opens the pool on directories, files or block devices; formats them if all are empty.
 
         `state`: a directory for the metadata tree, a cache that is rebuilt when lost. `code`: k and m of a new pool, by default chosen by
         the number of devices. Block devices are formatted only if `format_block_devices`. `allow_degraded`: start although more devices
-        are missing than the code makes up for, which writes them off. Raises Refused.
+        are missing than the code makes up for, which writes them off. `reduction`: off, fast, balanced or deep. Raises Refused.
         """
-        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded))
+        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded, reduction))
 
     def files(self, *, strict: bool = False) -> FileSystem:
         """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
@@ -400,6 +403,16 @@ class Store:
 
     async def scrub(self) -> Mapping[str, int]:
         return await self._core.scrub()
+
+    async def reduction(self, view: str | None = None, prefix: bytes = b"") -> Mapping[str, int]:
+        return await self._core.reduction(view, prefix)
+
+    async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
+        found = await self._core.why(view, key)
+        return [
+            StoredPart(offset, length, extent, kind, chunk, plain, stored, bases, references, *place)
+            for (offset, length, extent, kind), (chunk, plain, stored, bases, references), place in found
+        ]
 
     async def close(self) -> None:
         """Goes on also if whoever awaits it is cancelled, so that a store is never left half closed."""

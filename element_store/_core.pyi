@@ -151,7 +151,13 @@ class NfsServer:
 class Store:
     @staticmethod
     def open(
-        devices: Sequence[str], state: Path, code: tuple[int, int] | None, format_block_devices: bool, allow_degraded: bool, /
+        devices: Sequence[str],
+        state: Path,
+        code: tuple[int, int] | None,
+        format_block_devices: bool,
+        allow_degraded: bool,
+        reduction: str,
+        /,
     ) -> Future[Store]:
         """Attaches to the running event loop."""
 
@@ -272,3 +278,7 @@ class Store:
     def metrics(self) -> dict[str, float]: ...
     def check(self) -> Future[tuple[int, Sequence[str]]]: ...
     def scrub(self) -> Future[dict[str, int]]: ...
+    def reduction(self, view: str | None, prefix: bytes, /) -> Future[dict[str, int]]: ...
+    def why(
+        self, view: str, key: bytes, /
+    ) -> Future[Sequence[tuple[tuple[int, int, int, str], tuple[int, int, int, Sequence[int], int], tuple[int, int, int]]]]: ...

@@ -19,6 +19,7 @@ from element_store.types import (
     Page,
     Part,
     PoolStatus,
+    StoredPart,
     UploadInfo,
     Version,
     Versioning,
@@ -274,6 +275,18 @@ class ElementStore(Protocol):
 
     async def scrub(self) -> Mapping[str, int]:
         """Verify every stored payload; repairs and counts what it finds."""
+        ...
+
+    async def reduction(self, view: str | None = None, prefix: bytes = b"") -> Mapping[str, int]:
+        """What reduction gained, by name, in bytes and counts: of what a view's keys with this prefix name, or of the pool with its space.
+
+        Exact: `logical_bytes` less `zero_bytes` and the three gains is `stored_bytes`. What is shared with others counts as a whole.
+        Reads every row in question. Raises NotFound.
+        """
+        ...
+
+    async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
+        """Where a key's bytes are and what they take, in order. Raises NotFound."""
         ...
 
     async def close(self) -> None:

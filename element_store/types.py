@@ -233,6 +233,28 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A run of an element's bytes, and the chunk that has them."""
+
+    offset: int
+    length: int
+    extent: int
+    kind: str
+    """`journal`, `landed` (not reduced yet), `zeros` (stored nowhere), `raw`, `zstd` or `delta`."""
+    chunk: int
+    """0: none."""
+    chunk_bytes: int
+    stored_bytes: int
+    bases: Sequence[int]
+    """The chunks that a delta refers to."""
+    references: int
+    """Runs and deltas that name the chunk."""
+    segment: int
+    shard: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     uuid: str
     code: tuple[int, int]

@@ -115,6 +115,14 @@ class PoolSection(Section):
         return (int(k), int(m)) if self.code else None
 
 
+class ReductionSection(Section):
+    mode: Literal["off", "fast", "balanced", "deep"] = Field(
+        "balanced",
+        description="How hard the daemon looks for duplicates, similar chunks and patterns after it acknowledged a write. off: content is kept "
+        "as it is. deep: a tenth smaller than balanced, at about a third of its speed. Holds for what is written from now on.",
+    )
+
+
 class S3Section(TlsSection):
     listen: Address = Field("127.0.0.1:9000", description="Where S3 listens. Anything but loopback should have TLS.")
     region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,32}$", description="Region that clients sign for.")
@@ -260,6 +268,7 @@ class Settings(BaseSettings):
         default_factory=state_default, description="The daemon's own directory: metadata tables, lock, admin socket, token."
     )
     pool: PoolSection = PoolSection()
+    reduction: ReductionSection = ReductionSection()
     s3: S3Section = S3Section()
     file: FileSection = FileSection()
     nfs: NfsSection = NfsSection()

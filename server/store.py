@@ -27,6 +27,7 @@ async def open_store(settings: Settings, state: StateDirectory, *, format_device
             code=settings.pool.km(),
             format_block_devices=format_devices,
             allow_degraded=settings.pool.allow_degraded,
+            reduction=settings.reduction.mode,
         )
     except Refused as error:
         raise UserError(str(error), exit_code=Exit.REFUSED, kind="refused") from None

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from server import __version__
-from server.cli import bucket, check, config, doctor, export, key, mount, serve, status, user
+from server.cli import bucket, check, config, doctor, export, key, mount, reduction, serve, status, user
 from server.cli.output import print_error
 from server.errors import Exit, UserError
 
@@ -27,6 +27,8 @@ app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("check")(check.check)
+app.command("reduction")(reduction.reduction)
+app.command("why")(reduction.why)
 app.command("mount")(mount.mount)
 app.command("umount")(mount.umount)
 app.command("export")(export.export)

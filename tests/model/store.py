@@ -32,6 +32,7 @@ from element_store.types import (
     Part,
     PoolStatus,
     PreconditionFailed,
+    StoredPart,
     UploadInfo,
     Version,
     Versioning,
@@ -459,6 +460,18 @@ class ModelStore:
 
     async def scrub(self) -> Mapping[str, int]:
         return {}
+
+    async def reduction(self, view: str | None = None, prefix: bytes = b"") -> Mapping[str, int]:
+        """Nothing is reduced."""
+        views = self._views.values() if view is None else [self._at(view)]
+        named = (element for at in views for key, (element, _) in at.elements.items() if key.startswith(prefix))
+        size = sum(element.size for element in named)
+        gains = dict.fromkeys(("zero_bytes", "dedupe_gain_bytes", "similarity_gain_bytes", "compression_gain_bytes"), 0)
+        return {"logical_bytes": size, "stored_bytes": size, "landed_bytes": size, "held_bytes": 0, "row_bytes": 0, **gains}
+
+    async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
+        element, _ = self._element(view, key, None)
+        return [StoredPart(0, element.size, 1, "journal", 0, 0, element.size, (), 0, 0, 0, 0)]
 
     async def close(self) -> None:
         self._closed = True

@@ -148,11 +148,17 @@ impl Store {
         code: Option<(u8, u8)>,
         format_block_devices: bool,
         allow_degraded: bool,
+        reduction: &str,
     ) -> Future {
+        let mode = core::Mode::from_name(reduction).ok_or_else(|| raise(Error::Invalid(format!("{reduction} is no mode of reduction"))))?;
         let options = OpenOptions {
             code,
             format_block_devices,
             allow_degraded,
+            reduction: core::ReductionSettings {
+                mode,
+                ..Default::default()
+            },
             ..OpenOptions::default()
         };
         Self::open_with(py, move || core::Store::open(&devices, &state, options))
@@ -548,5 +554,24 @@ impl Store {
 
     fn scrub(&self, py: Python<'_>) -> Future {
         self.shared.call(py, |store| store.scrub())
+    }
+
+    /// Of the whole pool, with where the devices' bytes are, or of what the keys with a prefix name.
+    fn reduction(&self, py: Python<'_>, view: Option<String>, prefix: Vec<u8>) -> Future {
+        self.shared.call(py, move |store| {
+            let (found, usage) = match &view {
+                Some(view) => (store.accounting_of(view, &prefix)?, None),
+                None => (store.accounting()?, Some(store.usage()?)),
+            };
+            let named = found.named().into_iter().map(|(name, value)| (name.to_owned(), value));
+            let used = usage.map(|usage| usage.named()).into_iter().flatten();
+            Ok(named.chain(used.map(|(name, value)| (name.to_owned(), value as i64))).collect::<BTreeMap<_, _>>())
+        })
+    }
+
+    /// Where a key's bytes are, part by part.
+    fn why(&self, py: Python<'_>, view: String, key: Vec<u8>) -> Future {
+        check_key(&key)?;
+        self.shared.call(py, move |store| store.why(&view, &key))
     }
 }

@@ -10,7 +10,7 @@ use trefoil_core::element::info::{Deletion, ElementInfo, Page, PartInfo, UploadI
 use trefoil_core::element::invariants::Findings;
 use trefoil_core::element::rows::{Attributes, ElementRow, Etag, Kind};
 use trefoil_core::error::Result;
-use trefoil_core::store::{DeviceStatus, Status};
+use trefoil_core::store::{DeviceStatus, Part, Status};
 
 /// A value that a call ends with.
 pub trait ToPython: Send + 'static {
@@ -109,6 +109,24 @@ impl ToPython for BTreeMap<String, Vec<u8>> {
 impl ToPython for BTreeMap<String, u64> {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         Ok(self.into_pyobject(py)?.into_any().unbind())
+    }
+}
+
+impl ToPython for BTreeMap<String, i64> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.into_pyobject(py)?.into_any().unbind())
+    }
+}
+
+/// What `StoredPart` is made of, in its order.
+impl ToPython for Vec<Part> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let fields = |part: Part| {
+            let range = (part.offset, part.length, part.extent, part.kind);
+            let chunk = (part.chunk, part.chunk_bytes, part.stored_bytes, part.bases, part.references);
+            (range, chunk, (part.segment, part.shard, part.at))
+        };
+        Ok(PyList::new(py, self.into_iter().map(fields).collect::<Vec<_>>())?.into_any().unbind())
     }
 }
 
