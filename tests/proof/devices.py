@@ -9,6 +9,7 @@ down, and only then are the daemon's answers, advice and counters looked at.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import os
 import random
@@ -189,6 +190,9 @@ def flip_bytes(daemon: Daemon, devices: Sequence[Path], kept: str = "extents", *
     objects share rows and records, of which the code 4+2 promises no more.
     """
     report, chance, keeping = FlipReport(), random.Random(seed), KEEPINGS[kept]
+    if kept == "extents":
+        # Reduction would move them while they are looked for; without it they stay where they landed.
+        daemon = Daemon(dataclasses.replace(daemon.spec, env={**daemon.spec.env, "TREFOIL_REDUCTION__MODE": "off"}), daemon.log)
     daemon.start()
     try:
         payloads = {f"flip/{number:03}": chance.randbytes(keeping.object_bytes) for number in range(objects)}
