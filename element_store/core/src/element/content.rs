@@ -4,13 +4,15 @@
 //! that point at it; a segment's live counter equals the footprints of the extents and chunks that lie in it.
 
 use super::Rows;
-use super::chunks::drop_chunk;
+use super::chunks::{self, drop_chunk};
 use super::keys;
-use super::rows::{CHECKSUM_BLOCK, ExtentRow, LandedRow, MappingRow, Placement};
-use super::transaction::Transaction;
+use super::rows::{CHECKSUM_BLOCK, ExtentRow, LandedRow, MappingRow, Placement, is_tombstone};
+use super::transaction::{Taken, Transaction};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
+use crate::meta::decode_counter;
 use crate::reduction::Cutting;
+use std::collections::HashMap;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
 pub const INLINE_MAPPINGS_MAX: usize = 8;
@@ -226,13 +228,51 @@ fn drop_extent(tx: &mut Transaction, id: u64) -> Result<()> {
     tx.delete(&keys::extent(id))
 }
 
+/// Gives up a live row of a mapping, with its reference if nobody else sees it.
+fn free_mapping(tx: &mut Transaction, key: &[u8], value: &[u8]) -> Result<()> {
+    let taken = tx.take_own(key)?;
+    if taken == Taken::Gone {
+        forget_mapping(tx, value)?;
+    }
+    Ok(())
+}
+
+/// Bytes in segments and the journal that go if so many references to each of the extents do.
+pub fn stored_bytes_of(rows: &dyn Rows, extents: &HashMap<u64, i64>) -> Result<u64> {
+    let (mut bytes, mut pieces) = (0, HashMap::new());
+    for (id, count) in extents {
+        if !is_last(rows, &keys::extent_shares(*id), *count)? {
+            continue;
+        }
+        let row = extent(rows, *id)?.ok_or_else(|| Error::Damaged(format!("extent {id} has no row")))?;
+        match row.placement {
+            Placement::Chunks(list) => list.iter().for_each(|piece| *pieces.entry(piece.chunk).or_insert(0) += 1),
+            _ => bytes += u64::from(row.length),
+        }
+    }
+    Ok(bytes + chunks::stored_bytes_of(rows, pieces)?)
+}
+
+/// Would nobody refer to it without so many references? `shares`: the key of its counter.
+pub(super) fn is_last(rows: &dyn Rows, shares: &[u8], count: i64) -> Result<bool> {
+    Ok(rows.get(shares)?.map_or(Ok(0), |shares| decode_counter(&shares))? < count)
+}
+
+/// What a mapping's row, or a tombstone, referred to.
+pub fn forget_mapping(tx: &mut Transaction, value: &[u8]) -> Result<()> {
+    if is_tombstone(value) {
+        return Ok(());
+    }
+    drop_extent(tx, MappingRow::decode(value)?.extent)
+}
+
 /// Gives back at most `limit` mappings of an element; true if none is left.
 pub fn free(tx: &mut Transaction, element: u64, limit: usize) -> Result<bool> {
     let (from, to) = keys::span(keys::MAPPING, element);
-    let found = tx.rows_in(&from, &to, limit + 1)?;
+    // Nobody can reach what is an origin's: an id never returns.
+    let found = tx.raw_rows(&from, &to, limit + 1)?;
     for (key, value) in found.iter().take(limit) {
-        drop_extent(tx, run_of(key, value)?.extent)?;
-        tx.delete(key)?;
+        free_mapping(tx, key, value)?;
     }
     Ok(found.len() <= limit)
 }
@@ -247,13 +287,14 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     };
     for run in found {
         let (head, tail) = (run.clip(0, start), run.clip(stop, u64::MAX));
-        tx.delete(&keys::mapping(element, run.offset))?;
+        let taken = tx.take(&keys::mapping(element, run.offset))?;
         tx.count_mapped(element, -i64::from(run.length));
-        let kept = usize::from(head.is_some()) + usize::from(tail.is_some());
-        match kept {
-            0 => drop_extent(tx, run.extent)?,
-            2 => tx.add(&keys::extent_shares(run.extent), 1)?,
-            _ => {}
+        let kept = i64::from(head.is_some()) + i64::from(tail.is_some());
+        // What is gone leaves its reference to the parts that are kept.
+        match kept - i64::from(taken == Taken::Gone) {
+            -1 => drop_extent(tx, run.extent)?,
+            0 => {}
+            more => tx.add(&keys::extent_shares(run.extent), more)?,
         }
         for part in head.into_iter().chain(tail) {
             map(tx, element, part)?;

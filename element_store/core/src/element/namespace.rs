@@ -9,7 +9,7 @@ use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, R
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, aside, directory, keys, metadata, versions};
+use super::{Rows, aside, directory, keys, metadata, snapshots, versions};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -164,6 +164,7 @@ pub fn set_view_attributes(tx: &mut Transaction, name: &str, attributes: Attribu
 /// The view must hold no key, no version and no upload. Raises NotFound, Conflict.
 pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
     let id = path::view_id(tx, name)?;
+    tx.check_writable(id)?;
     let holds = |table| {
         let (from, to) = keys::span(table, id);
         tx.range(&from, &to, false).next().is_some()
@@ -295,9 +296,13 @@ pub fn publish(
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
     let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
-    let id = hidden.unwrap_or_else(|| tx.new_id());
+    let space = keys::space_of(walk.parent());
+    let id = hidden.map_or_else(|| tx.new_element(space), Ok)?;
+    if keys::space_of(id) != space {
+        return Err(Error::Conflict("the directory of the key was replaced meanwhile".into()));
+    }
     let mut row = blank(tx, Kind::File, description.attributes);
-    row.parent = view;
+    row.parent = tx.root_of(id)?;
     row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
     (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
     // What the key names may be the source: filled first, then succeeded.
@@ -309,7 +314,7 @@ pub fn publish(
     }
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
-        tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;
+        tx.put(keys::parts(id, index as u32), PartRow::encode_many(tx.epoch(), parts))?;
     }
     name(tx, &walk, id, implied)?;
     tx.put_element(id, row.clone())?;
@@ -465,17 +470,18 @@ pub fn bury_row(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
         tx.delete_range(&from, &to)?;
     }
     tx.delete(&keys::element(id))?;
-    if row.size == 0 || row.kind != Kind::File {
-        return Ok(());
+    if row.size > 0 && row.kind == Kind::File {
+        give_up(tx, id)?;
     }
-    give_up(tx, id)
+    snapshots::buried(tx, id)
 }
 
 /// Gives back the mappings of an element that has no row (any more), at once or by the freeing job.
 pub fn give_up(tx: &mut Transaction, id: u64) -> Result<()> {
     let few = content::runs(tx, id, 0, u64::MAX, INLINE_MAPPINGS_MAX + 1)?.len() <= INLINE_MAPPINGS_MAX;
-    if few && tx.claim(id) {
-        return content::free(tx, id, INLINE_MAPPINGS_MAX).map(|_| ());
+    // A clone's may be followed by tombstones of many more.
+    if few && tx.claim(id) && content::free(tx, id, INLINE_MAPPINGS_MAX)? {
+        return Ok(());
     }
     tx.put(keys::detached(id), Vec::new())
 }
@@ -492,6 +498,7 @@ pub fn bury(tx: &mut Transaction, after: u64, limit: usize) -> Result<Option<u64
         return Ok(None);
     };
     let id = keys::id_of(&key);
+    tx.begin_freeing();
     if !tx.claim(id) {
         return Ok(Some(id));
     }

@@ -4,7 +4,8 @@ use super::info::{Digests, Page, Removal, Terms, Versioning};
 use super::listing::{ListQuery, list};
 use super::namespace::{self, Description, Origin};
 use super::rows::*;
-use super::transaction::{Ids, Landing, Pins, Shared, Transaction};
+use super::space::Spaces;
+use super::transaction::{Ids, Landing, Shared, Transaction};
 use super::{content::Source, invariants};
 use crate::meta::model::ModelEngine;
 use crate::meta::{MetaStore, monotonic_clock};
@@ -12,7 +13,6 @@ use crate::reduction::Cutting;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 struct World {
     meta: MetaStore,
@@ -22,13 +22,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let meta = MetaStore::new(Arc::new(ModelEngine::default()), monotonic_clock());
-        let shared = Shared {
-            ids: Ids::new(2),
-            pins: Pins::default(),
-            opens: Default::default(),
-            epoch: AtomicU64::new(1),
-            news: Default::default(),
-        };
+        let shared = Shared::new(Ids::new(2), Spaces::default());
         let world = Self { meta, shared };
         world.change(namespace::create_root);
         world.change(|tx| namespace::create_view(tx, "v", Attributes::default()));
@@ -42,8 +36,9 @@ impl World {
         };
         let mut tx = Transaction::new(self.meta.begin(), &self.shared, &landing, 7);
         let value = work(&mut tx).unwrap();
-        let (rows, effects) = tx.finish().unwrap();
+        let (rows, mut effects) = tx.finish().unwrap();
         let applied = self.meta.apply(rows).unwrap();
+        effects.install(&self.shared);
         self.meta.publish(applied.sequence);
         effects.settle(&self.shared);
         value
@@ -175,7 +170,7 @@ fn rows_read_back_as_written() {
     };
     assert_eq!(UploadRow::decode(&upload.encode()).unwrap(), upload);
     assert_eq!(
-        PartRow::decode_many(&PartRow::encode_many(&[(1, part.clone()), (9, part.clone())])).unwrap(),
+        PartRow::decode_many(&PartRow::encode_many(7, &[(1, part.clone()), (9, part.clone())])).unwrap(),
         [(1, part.clone()), (9, part)]
     );
     let location = crate::segment::Location {

@@ -66,7 +66,13 @@ pub(super) fn past(rows: &dyn Rows, view: u64, key: &[u8], version: u64) -> Resu
 
 /// A new version is about to follow what the key names, which becomes history or is given up. Returns the new version's id.
 pub(super) fn succeed(tx: &mut Transaction, view: u64, key: &[u8], old: Option<(u64, ElementRow)>, versioning: Versioning) -> Result<u64> {
+    let is_outside = |id: u64| keys::space_of(id) != keys::space_of(view);
     let had_null = match &old {
+        // What lies in a clone inside the view has no history.
+        Some((id, row)) if is_outside(*id) => {
+            detach(tx, *id, row)?;
+            true
+        }
         Some((id, row)) if row.version != NULL || versioning == Versioning::Enabled => {
             keep(tx, view, key, *id, row)?;
             false

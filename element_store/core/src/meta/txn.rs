@@ -30,7 +30,7 @@ const DELETE_PAGE_ROWS: usize = 1024;
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Reading rows, the same for a transaction and a snapshot.
-pub trait Rows {
+pub trait Rows: Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     /// Rows with `from` <= key < `to`, in key order or against it, read as the iterator is advanced.

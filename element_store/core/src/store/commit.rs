@@ -34,6 +34,8 @@ pub const QUEUE_JOBS_MAX: usize = 4096;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Room announced for a record unless a single change needs more.
 pub const RECORD_BYTES: usize = 1 << 20;
+/// Room beside what a change announces, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// A record with lazy changes is sealed so long after it was begun: with the flush itself, well within the second that files are promised.
 pub const LAZY_AGE: Duration = Duration::from_millis(500);
 /// How often a stopped queue looks again whether the tree has caught up.
@@ -333,7 +335,8 @@ impl Committer {
         loop {
             match self.next(journal, open.as_ref()) {
                 Next::Run(jobs, body_max) => {
-                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max));
+                    let history = history_bytes(journal);
+                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max, history));
                     self.run(record, jobs);
                     if record.is_lazy() {
                         self.show(record);
@@ -393,7 +396,9 @@ impl Committer {
         let body_max = match open {
             Some(record) if !record.fits(first) => return Some(Next::Seal),
             Some(record) => record.body_max,
-            None => (first + BODY_HEADER_BYTES).max(RECORD_BYTES).min(journal.body_bytes_max()),
+            None => (first + BODY_HEADER_BYTES + history_bytes(journal))
+                .max(RECORD_BYTES)
+                .min(journal.body_bytes_max()),
         };
         // The gap that such a record may leave before the region's end counts too.
         let room = journal.free_bytes().saturating_sub(2 * (body_max as u64 + 8192));
@@ -454,8 +459,9 @@ impl Committer {
         if BODY_HEADER_BYTES + tx.landed_bytes() + record.row_bytes + tx.encoded_bytes_max() > record.body_max {
             return Err(tx.abort(Error::Limit("the change is too large for one journal record".into())));
         }
-        let (rows, effects) = tx.finish()?;
+        let (rows, mut effects) = tx.finish()?;
         let applied = self.meta.apply(rows).inspect_err(|_| effects.settle(&self.shared))?;
+        effects.install(&self.shared);
         record.lease(renewal);
         record.add(job, effects, applied);
         self.counters.transactions.fetch_add(1, Ordering::Relaxed);
@@ -508,6 +514,10 @@ impl Committer {
         self.moved.notify_all();
         Ok(())
     }
+}
+
+fn history_bytes(journal: &Journal) -> usize {
+    HISTORY_BYTES_MAX.min(journal.body_bytes_max() / 4)
 }
 
 /// Nothing can be moved out of the journal: those who bring bytes are told; others wait for what is left of it.

@@ -126,7 +126,7 @@ impl Store {
     }
 
     fn make_unnamed(&self, directory: Inode, mode: file_names::Mode, owner: Owner) -> Result<Node> {
-        let inode = self.core.staged_id().map_err(errno)?;
+        let inode = keys::in_space(self.core.staged_id().map_err(errno)?, keys::space_of(directory));
         let opens = &self.core.committer.shared.opens;
         opens.open(inode);
         let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
@@ -326,6 +326,11 @@ impl FileSystem for Store {
     /// It is news to whoever accesses it, too: the kernel has the old time by then.
     fn note_access(&self, inode: Inode) {
         let committer = &self.core.committer;
+        // Nothing is noted of a snapshot.
+        let spaces = committer.shared.spaces();
+        if spaces.get(keys::space_of(inode)).is_some_and(|space| space.row.is_image) {
+            return;
+        }
         if self.row(inode).is_ok_and(|row| files::is_access_due(&row, committer.now_ns())) {
             committer.submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
                 files::note_access(tx, inode)

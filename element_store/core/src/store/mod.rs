@@ -27,6 +27,9 @@ mod reduction_report;
 pub mod root;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod snapshot_simulation;
+mod snapshots;
 mod status;
 pub mod tables;
 mod upkeep;
@@ -47,11 +50,13 @@ pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
 pub use reducer::ReductionSettings;
 pub use reduction_report::{Part, Usage};
+pub use snapshots::{Backlog, SnapshotEntry};
 pub use status::{DeviceStatus, Status};
 
 use crate::element::content::Source;
+use crate::element::history::View;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
-use crate::element::{Rows, keys, listing, upload, version_listing, versions};
+use crate::element::{Rows, keys, listing, path, upload, version_listing, versions};
 use crate::error::{Error, Result};
 use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
@@ -191,8 +196,8 @@ fn rows_for(key: &[u8], attributes: Option<&Attributes>, digests: Option<&Digest
 }
 
 impl Core {
-    fn snapshot(&self) -> crate::meta::Snapshot {
-        self.committer.meta.snapshot()
+    fn snapshot(&self) -> View {
+        View::new(|| self.committer.meta.snapshot(), || self.committer.shared.spaces())
     }
 }
 
@@ -350,15 +355,17 @@ impl Store {
     ) {
         let (view, key) = (view.to_owned(), key.to_vec());
         let rows = rows_for(&key, Some(&attributes), Some(&digests));
-        self.place(staged, rows, done, move |tx, origin| {
+        let space = self.look(|rows| path::space_of(rows, &view, &key));
+        self.place(staged, space, rows, done, move |tx, origin| {
             namespace::publish(tx, &view, &key, origin, Description::whole(attributes, digests)?, &terms)
         });
     }
 
-    /// Commits staged content: at once if its rows fit a transaction, else its extents are assembled in a hidden element first.
+    /// Commits staged content: at once if its rows fit a transaction, else its extents are assembled in a hidden element of the space first.
     fn place<T: Send + 'static>(
         &self,
         staged: Staged,
+        space: Result<u64>,
         rows: usize,
         done: Done<T>,
         name: impl FnOnce(&mut crate::element::transaction::Transaction, Origin) -> Result<T> + Send + 'static,
@@ -370,19 +377,21 @@ impl Store {
             done(result);
         });
         match source {
-            Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => match self.core.assemble_staged(extents) {
-                Ok((hidden, size)) => {
-                    let element = hidden.element();
-                    let done: Done<T> = Box::new(move |result| {
-                        drop(hidden);
-                        done(result);
-                    });
-                    self.core
-                        .committer
-                        .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+            Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => {
+                match space.and_then(|space| self.core.assemble_staged(space, extents)) {
+                    Ok((hidden, size)) => {
+                        let element = hidden.element();
+                        let done: Done<T> = Box::new(move |result| {
+                            drop(hidden);
+                            done(result);
+                        });
+                        self.core
+                            .committer
+                            .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+                    }
+                    Err(error) => done(Err(error)),
                 }
-                Err(error) => done(Err(error)),
-            },
+            }
             source => {
                 let (payload, extents) = match &source {
                     Source::Small(bytes) => (bytes.len(), 1),

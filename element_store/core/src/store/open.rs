@@ -14,7 +14,8 @@ use super::upkeep::{Checkpointed, UpkeepCounters};
 use super::{Core, SMALL_BYTES_MAX, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
-use crate::element::transaction::{IDS, Ids, Opens, Pins, Shared};
+use crate::element::space::Spaces;
+use crate::element::transaction::{IDS, Ids, Shared};
 use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
@@ -137,15 +138,10 @@ impl Store {
             .get(&keys::counter(SEGMENT_IDS))?
             .map_or(Ok(1), |value| decode_counter(&value))? as u64;
         let layouts = all_layouts(&snapshot, &root)?;
+        let spaces = Spaces::load(&snapshot)?;
         drop(snapshot);
         let wake = Arc::new(Wake::default());
-        let shared = Shared {
-            ids: Ids::new(leased),
-            pins: Pins::default(),
-            opens: Opens::default(),
-            epoch: AtomicU64::new(1),
-            news: Default::default(),
-        };
+        let shared = Shared::new(Ids::new(leased), spaces);
         let (lag, pressure) = (engine.clone(), wake.clone());
         let committer = Arc::new(Committer::new(
             meta,

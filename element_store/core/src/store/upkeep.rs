@@ -76,6 +76,7 @@ impl Core {
         self.pool.persist_failures()?;
         while self.engine.maintain()? {}
         self.bury()?;
+        self.work_on_snapshots()?;
         self.free_segments(unfree)?;
         if self.wants_checkpoint() {
             self.checkpoint()?;
@@ -159,7 +160,7 @@ impl Core {
         Ok(())
     }
 
-    fn reclaim(&self) {
+    pub(super) fn reclaim(&self) {
         for item in self.guard.take_ready() {
             match item {
                 Reclaim::Zones(token) => self.segments.reclaim(token),
@@ -168,7 +169,7 @@ impl Core {
         }
     }
 
-    fn wants_checkpoint(&self) -> bool {
+    pub(super) fn wants_checkpoint(&self) -> bool {
         let (used, capacity) = self.committer.journal_use();
         let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.committer.start_after(u64::MAX).unwrap_or_default();
