@@ -222,6 +222,11 @@ pub fn history(key_bytes: &[u8], died: u64) -> Key {
     key
 }
 
+/// History of one table.
+pub fn history_table(table: u8) -> (Key, Key) {
+    (vec![HISTORY, table], vec![HISTORY, table + 1])
+}
+
 /// The live key and the epoch of death in the key of a row of history.
 pub fn history_of(key: &[u8]) -> Option<(&[u8], u64)> {
     let (key, died) = key.get(1..)?.split_last_chunk::<8>()?;
