@@ -6,7 +6,7 @@ use super::directory;
 use super::file_content::{changed_content, resize};
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, metadata, path};
+use super::{Rows, aside, keys, metadata, path, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl;
 use crate::filesystem::{CAPABILITY, Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
@@ -220,6 +220,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         if size > FILE_BYTES_MAX {
             return fail(Errno::FBIG);
         }
+        volumes::refuse_attached(tx, inode, &row)?;
         if size != row.size {
             changed_content(tx, inode, &mut row)?;
             resize(tx, inode, &mut row, size);

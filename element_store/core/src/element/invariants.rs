@@ -2,7 +2,7 @@
 
 use super::content;
 use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
-use super::{Rows, aside, keys, namespace, path};
+use super::{Rows, aside, keys, namespace, path, volumes};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -51,6 +51,7 @@ pub fn check(rows: &dyn Rows) -> Result<Findings> {
     let elements = check_tree(rows, &mut findings)?;
     let references = check_mappings(rows, &elements, &mut findings)?;
     check_holes(rows, &mut findings)?;
+    volumes::check(rows)?.into_iter().for_each(|wrong| findings.add(wrong));
     let (chunks, mut live) = check_extents(rows, &references, &mut findings)?;
     check_chunks(rows, &chunks, &mut live, &mut findings)?;
     let mut segments = HashSet::new();
@@ -273,14 +274,12 @@ fn check_newest(rows: &dyn Rows, view: u64, key: &[u8], sequence: u64, row: &Ver
 fn check_holes(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
     scan(rows, keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
-        if row.holes > 0 {
+        let holes = row.holes.saturating_add_signed(-volumes::mapped_since(rows, &row)?);
+        if holes > 0 {
             let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
             let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
-            if mapped + row.holes != row.size {
-                findings.add(format!(
-                    "{mapped} of {} bytes of {id} are mapped, and {} are holes",
-                    row.size, row.holes
-                ));
+            if mapped + holes != row.size {
+                findings.add(format!("{mapped} of {} bytes of {id} are mapped, and {holes} are holes", row.size));
             }
         }
         Ok(())

@@ -40,6 +40,8 @@ pub const SEGMENT: u8 = b'S';
 /// Live payload bytes of a segment (atomic add).
 pub const SEGMENT_LIVE: u8 = b'L';
 pub const RECORD: u8 = b'R';
+/// Volumes by their ids, and what is kept of each.
+pub const VOLUME: u8 = b'B';
 pub const COUNTER: u8 = b'N';
 
 fn with_u64(table: u8, id: u64) -> Key {
@@ -166,6 +168,14 @@ pub fn record(kind: &str, name: &str) -> Key {
     let mut key = Writer::new();
     key.u8(RECORD).raw(kind.as_bytes()).u8(0).raw(name.as_bytes());
     key.bytes
+}
+
+/// `what`: see `volumes`.
+pub fn volume(id: u32, what: u8) -> Key {
+    let mut key = vec![VOLUME];
+    key.extend_from_slice(&id.to_be_bytes());
+    key.push(what);
+    key
 }
 
 pub fn counter(name: &str) -> Key {

@@ -4,6 +4,7 @@
 //! `Rows` is what a look needs. The invariants of `invariants` hold after every transaction.
 
 pub mod aside;
+pub mod attachments;
 pub mod content;
 pub mod directory;
 pub mod file_content;
@@ -23,5 +24,6 @@ pub mod transaction;
 pub mod upload;
 pub mod version_listing;
 pub mod versions;
+pub mod volumes;
 
 pub use crate::meta::{Row, Rows};

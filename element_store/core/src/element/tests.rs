@@ -24,6 +24,7 @@ impl World {
         let shared = Shared {
             ids: Ids::new(2),
             pins: Pins::default(),
+            attachments: Default::default(),
             opens: Default::default(),
             epoch: AtomicU64::new(1),
             news: Default::default(),

@@ -1,6 +1,7 @@
 //! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
 
 use super::Rows;
+use super::attachments::Attachments;
 use super::files::check_name;
 use super::keys;
 use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, VersionRow};
@@ -213,6 +214,7 @@ pub struct Shared {
     pub ids: Ids,
     pub pins: Pins,
     pub opens: Opens,
+    pub attachments: Attachments,
     pub epoch: AtomicU64,
     pub news: Hub,
 }
@@ -246,6 +248,8 @@ pub struct Transaction<'a> {
     pub origin: Origin,
     /// `None`: nobody listens.
     news: Option<Vec<News>>,
+    /// Volumes came, went, or are of another size.
+    volumes_changed: bool,
 }
 
 /// What the store must know of a transaction that went through.
@@ -256,6 +260,7 @@ pub struct Effects {
     unopened: Vec<u64>,
     origin: Origin,
     news: Vec<News>,
+    volumes_changed: bool,
 }
 
 impl Effects {
@@ -266,6 +271,9 @@ impl Effects {
         }
         if !self.unopened.is_empty() {
             shared.opens.buried(&self.unopened);
+        }
+        if self.volumes_changed {
+            shared.attachments.note_change();
         }
         shared.news.tell(self.origin, &self.news);
     }
@@ -286,6 +294,7 @@ impl<'a> Transaction<'a> {
             mapped: HashMap::new(),
             origin: 0,
             news: shared.news.is_heard().then(Vec::new),
+            volumes_changed: false,
         }
     }
 
@@ -305,6 +314,7 @@ impl<'a> Transaction<'a> {
                 unopened: self.unopened,
                 origin: self.origin,
                 news: self.news.unwrap_or_default(),
+                volumes_changed: self.volumes_changed,
             },
         ))
     }
@@ -398,6 +408,19 @@ impl<'a> Transaction<'a> {
                 noted.push(one);
             }
         }
+    }
+
+    /// The element has other content, which its row does not say.
+    pub fn note_content(&mut self, element: u64) {
+        self.note(|| News::Content(element));
+    }
+
+    pub fn note_volumes(&mut self) {
+        self.volumes_changed = true;
+    }
+
+    pub fn attachments(&self) -> &'a Attachments {
+        &self.shared.attachments
     }
 
     /// Names that files cannot have are no news to them.

@@ -25,6 +25,7 @@ mod status;
 pub mod tables;
 mod upkeep;
 mod uploads;
+mod volumes;
 
 pub use crate::element::info::{
     Condition, Deletion, Digests, ElementInfo, Page, PartInfo, Removal, Terms, UploadInfo, UploadedPart, VersionInfo, VersionPage,
@@ -38,6 +39,7 @@ pub use landing::{Staged, Staging};
 pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
 pub use status::{DeviceStatus, Status};
+pub use volumes::VolumeInfo;
 
 use crate::element::content::Source;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
@@ -100,6 +102,8 @@ pub(crate) struct Core {
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,
+    volumes: volumes::States,
+    volumes_later: volumes::Later,
     /// Content up to this size goes into a journal record.
     small_bytes_max: usize,
     /// Held during a checkpoint.
@@ -195,6 +199,7 @@ impl Store {
         threads.into_iter().for_each(|thread| {
             let _panicked = thread.join();
         });
+        self.core.volumes_later.stop();
         checkpointed
     }
 

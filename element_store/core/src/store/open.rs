@@ -12,6 +12,7 @@ use super::upkeep::{Checkpointed, UpkeepCounters};
 use super::{Core, SMALL_BYTES_MAX, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
+use crate::element::attachments::Attachments;
 use crate::element::transaction::{IDS, Ids, Opens, Pins, Shared};
 use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
@@ -139,6 +140,7 @@ impl Store {
             ids: Ids::new(leased),
             pins: Pins::default(),
             opens: Opens::default(),
+            attachments: Attachments::default(),
             epoch: AtomicU64::new(1),
             news: Default::default(),
         };
@@ -173,6 +175,8 @@ impl Store {
             wake,
             trouble: Mutex::default(),
             content_locks: Default::default(),
+            volumes: Default::default(),
+            volumes_later: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             checkpointed: Mutex::new(Checkpointed {
@@ -207,11 +211,13 @@ fn launch(core: Arc<Core>, journal: Journal, replayed: u64, background: bool) ->
         threads.push(spawn("upkeep", &core, |core| core.run_upkeep())?);
         threads.push(spawn("reducer", &core, |core| core.run_reducer())?);
     }
+    core.volumes_later.start()?;
     let store = Arc::new(Store {
         core,
         threads: Mutex::new(threads),
     });
     store.forget_orphans()?;
+    store.settle_after_crash()?;
     Ok(store)
 }
 
