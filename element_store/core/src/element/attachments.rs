@@ -2,6 +2,7 @@
 //!
 //! Invariant: holders come and go only in changes, on the writer's thread, so every other change runs clearly before or clearly after.
 
+use crate::filesystem::news::Origin;
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ struct Held {
     handles: usize,
     /// The operator lets other faces change it all the same, until the last handle is gone.
     unlocked: bool,
+    /// The mount by which hosts change it, if the kernel serves them.
+    lent: Option<Origin>,
 }
 
 impl Attachments {
@@ -32,6 +35,13 @@ impl Attachments {
 
     pub fn attach(&self, element: u64) {
         self.table().held.entry(element).or_default().handles += 1;
+    }
+
+    /// Hosts change it by what speaks in that name (see `news`).
+    pub fn lend(&self, element: u64, to: Origin) {
+        let mut table = self.table();
+        let held = table.held.entry(element).or_default();
+        (held.handles, held.lent) = (held.handles + 1, Some(to));
     }
 
     /// True if it was the last.
@@ -53,6 +63,13 @@ impl Attachments {
     /// May none but its hosts change it?
     pub fn is_locked(&self, element: u64) -> bool {
         self.table().held.get(&element).is_some_and(|held| !held.unlocked)
+    }
+
+    /// May a change in that name not be made?
+    pub fn refuses(&self, element: u64, origin: Origin) -> bool {
+        let table = self.table();
+        let held = table.held.get(&element).filter(|held| !held.unlocked);
+        held.is_some_and(|held| held.lent != Some(origin))
     }
 
     /// False: it is not attached.

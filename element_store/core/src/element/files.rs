@@ -103,6 +103,7 @@ pub fn node(inode: u64, row: &ElementRow) -> Node {
         gid: row.attributes.gid,
         size: row.size,
         allocated,
+        block_bytes: volumes::block_bytes(row),
         accessed_ns: row.accessed_ns,
         modified_ns: row.modified_ns,
         changed_ns: row.changed_ns,

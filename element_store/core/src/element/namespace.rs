@@ -360,6 +360,10 @@ pub fn delete(tx: &mut Transaction, view: &str, removal: &Removal, versioning: V
     let view = path::view_id(tx, view)?;
     let walk = path::walk(tx, view, &removal.key)?;
     let old = current(tx, &walk)?;
+    // Before anything is changed: of several deletions in one transaction, each fails for itself.
+    if let Some((id, row)) = &old {
+        volumes::refuse_attached(tx, *id, row)?;
+    }
     if let Some(version) = removal.version {
         return delete_version(tx, view, &walk, old, removal, version);
     }

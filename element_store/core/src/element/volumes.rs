@@ -135,6 +135,11 @@ pub fn is_volume(row: &ElementRow) -> bool {
     row.attributes.xattrs.contains_key(MARK)
 }
 
+/// Bytes of a block of a volume; 0 of anything else.
+pub(super) fn block_bytes(row: &ElementRow) -> u32 {
+    Mark::of(row).ok().flatten().map_or(0, |mark| mark.block_bytes)
+}
+
 /// New content of a key is no volume, whatever it was copied from.
 pub(super) fn unmark(attributes: &mut Attributes) {
     attributes.xattrs.remove(MARK);
@@ -150,7 +155,7 @@ pub(super) fn keep_mark(old: &Attributes, new: &mut Attributes) {
 
 /// Raises Conflict(ATTACHED) while only hosts may change it.
 pub(super) fn refuse_attached(tx: &Transaction, element: u64, row: &ElementRow) -> Result<()> {
-    if is_volume(row) && tx.attachments().is_locked(element) {
+    if is_volume(row) && tx.attachments().refuses(element, tx.origin) {
         return Err(Error::Conflict(ATTACHED.into()));
     }
     Ok(())

@@ -39,7 +39,7 @@ pub use landing::{Staged, Staging};
 pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
 pub use status::{DeviceStatus, Status};
-pub use volumes::VolumeInfo;
+pub use volumes::{Lent, VolumeInfo};
 
 use crate::element::content::Source;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
@@ -485,7 +485,7 @@ impl Drop for Store {
 /// What a key's own deletion may fail with is its result; anything else ends the transaction.
 fn settled(result: Result<Deletion>) -> Result<Result<Deletion>> {
     match result {
-        Err(error @ (Error::NotFound(_) | Error::Precondition(_))) => Ok(Err(error)),
+        Err(error @ (Error::NotFound(_) | Error::Precondition(_) | Error::Conflict(_))) => Ok(Err(error)),
         result => result.map(Ok),
     }
 }

@@ -17,9 +17,10 @@ use crate::block::{self, BlockDevice, BlockError, RESERVATION_BYTES_MAX, Volume,
 use crate::element::path;
 use crate::element::volumes::{self, Found, New, Target};
 use crate::error::{Error, Result};
+use crate::filesystem::news::Origin;
 use device::Device;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,27 +31,11 @@ const STEP_RUNS_MAX: usize = 512;
 /// A run that is cut or shared, with the extent that it gives back.
 const RUN_BYTES: usize = 512;
 
-/// What hosts did with one volume since the daemon started.
-#[derive(Debug, Default)]
-pub struct VolumeCounters {
-    pub reads: AtomicU64,
-    pub read_bytes: AtomicU64,
-    pub writes: AtomicU64,
-    pub written_bytes: AtomicU64,
-    pub flushes: AtomicU64,
-    pub zeroed_bytes: AtomicU64,
-    pub copied_bytes: AtomicU64,
-    pub compares: AtomicU64,
-    pub miscompares: AtomicU64,
-    pub errors: AtomicU64,
-}
-
 /// What the handles of one volume share.
 #[derive(Debug)]
 pub(super) struct State {
     pub target: Target,
     pub block_bytes: u32,
-    pub counters: VolumeCounters,
     /// A change ran since its element was settled last.
     pub is_unsettled: AtomicBool,
 }
@@ -70,7 +55,6 @@ impl States {
                     uuid: found.mark.uuid,
                 },
                 block_bytes: found.mark.block_bytes,
-                counters: VolumeCounters::default(),
                 is_unsettled: AtomicBool::new(false),
             })
         };
@@ -80,14 +64,6 @@ impl States {
             *known = make();
         }
         known.clone()
-    }
-
-    fn get(&self, found: &Found) -> Option<Arc<State>> {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        states
-            .get(&found.place.element)
-            .filter(|state| state.target.uuid == found.mark.uuid)
-            .cloned()
     }
 
     fn forget(&self, element: u64) {
@@ -101,6 +77,18 @@ impl States {
     }
 }
 
+/// A volume that the kernel's target has by a mount.
+pub struct Lent {
+    core: Arc<Core>,
+    element: u64,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.core.let_go(self.element);
+    }
+}
+
 /// What an operator is shown of a volume.
 #[derive(Debug, Clone)]
 pub struct VolumeInfo {
@@ -110,8 +98,6 @@ pub struct VolumeInfo {
     pub handles: usize,
     /// Other faces may change it all the same.
     pub is_unlocked: bool,
-    /// By name.
-    pub counters: Vec<(&'static str, u64)>,
 }
 
 fn volume(found: &Found) -> Volume {
@@ -165,6 +151,15 @@ impl Core {
         uuid[6] = uuid[6] & 0x0f | 0x80;
         uuid[8] = uuid[8] & 0x3f | 0x80;
         Ok(uuid)
+    }
+
+    /// A handle is gone. Other faces may change the volume once its row says all that hosts did. May be called on the writer's own thread.
+    fn let_go(&self, element: u64) {
+        self.committer
+            .post_own(CHANGE_BYTES, move |tx| match tx.attachments().release(element) {
+                true => volumes::settle(tx, element),
+                false => Ok(()),
+            });
     }
 
     /// Whoever reads the element as an object is given a copy, so that it can change.
@@ -263,6 +258,24 @@ impl Store {
         }
     }
 
+    /// Hosts attach it through a mount, by which alone it changes while this lives. Raises NotFound.
+    pub fn lend_volume(&self, id: VolumeId, mount: Origin) -> Result<Lent> {
+        let lend = |done: Done<u64>| {
+            self.core
+                .committer
+                .submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, done, move |tx| {
+                    let element = volumes::find(tx, id)?.place.element;
+                    tx.attachments().lend(element, mount);
+                    Ok(element)
+                });
+        };
+        let element = wait(lend)?;
+        Ok(Lent {
+            core: self.core.clone(),
+            element,
+        })
+    }
+
     /// Raises NotFound.
     pub fn volume(&self, id: VolumeId) -> Result<VolumeInfo> {
         self.look(|rows| volumes::find(rows, id)).map(|found| self.info(&found))
@@ -286,7 +299,6 @@ impl Store {
             allocated_bytes: found.row.size.saturating_sub(found.hole_bytes),
             handles,
             is_unlocked: handles > 0 && !attachments.is_locked(element),
-            counters: self.core.volumes.get(found).map_or_else(Vec::new, |state| state.counters.named()),
         }
     }
 
@@ -296,24 +308,6 @@ impl Store {
             self.core.change_volumes(CHANGE_BYTES, move |tx| volumes::settle(tx, element))?;
         }
         Ok(())
-    }
-}
-
-impl VolumeCounters {
-    fn named(&self) -> Vec<(&'static str, u64)> {
-        let all = [
-            ("reads", &self.reads),
-            ("read_bytes", &self.read_bytes),
-            ("writes", &self.writes),
-            ("written_bytes", &self.written_bytes),
-            ("flushes", &self.flushes),
-            ("zeroed_bytes", &self.zeroed_bytes),
-            ("copied_bytes", &self.copied_bytes),
-            ("compares", &self.compares),
-            ("miscompares", &self.miscompares),
-            ("errors", &self.errors),
-        ];
-        all.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
     }
 }
 

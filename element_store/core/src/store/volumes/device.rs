@@ -1,6 +1,6 @@
 //! An open volume: `BlockDevice` over the store.
 
-use super::{CHANGE_BYTES, RUN_BYTES, STEP_RUNS_MAX, State, VolumeCounters, block_error, volume};
+use super::{RUN_BYTES, STEP_RUNS_MAX, State, block_error, volume};
 use crate::block::{self, BlockDevice, COMPARE_BYTES_MAX, TRANSFER_BYTES_MAX, Volume};
 use crate::element::content::{self, Run, Source};
 use crate::element::rows::MappingRow;
@@ -12,7 +12,7 @@ use crate::store::landing::Staged;
 use crate::store::{Core, Done};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Runs that one change shares at most: more is refused, and the host copies by itself.
 const COPY_RUNS_MAX: usize = TRANSFER_BYTES_MAX / 512;
@@ -22,10 +22,6 @@ const ROWS_BYTES: usize = 4096;
 pub(super) struct Device {
     core: Arc<Core>,
     state: Arc<State>,
-}
-
-fn count(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 /// Runs on the writer's thread, perhaps more than once.
@@ -101,22 +97,6 @@ impl Device {
         Self { core, state }
     }
 
-    fn counters(&self) -> &VolumeCounters {
-        &self.state.counters
-    }
-
-    /// Counts what went wrong, and puts it in the block face's words.
-    fn answer<T: 'static>(&self, done: block::Done<T>) -> Done<T> {
-        let state = self.state.clone();
-        Box::new(move |result| {
-            let failed = |error| {
-                count(&state.counters.errors, 1);
-                block_error(error)
-            };
-            done(result.map_err(failed));
-        })
-    }
-
     fn change<T: Send + 'static>(&self, change: Change<T>, done: Done<T>) {
         self.core.change_volume(self.state.clone(), change, done);
     }
@@ -167,6 +147,11 @@ impl Device {
     }
 }
 
+/// In the block face's words.
+fn answer<T: 'static>(done: block::Done<T>) -> Done<T> {
+    Box::new(move |result| done(result.map_err(block_error)))
+}
+
 /// Bytes of a range as one state shows them, and the runs that they lie in.
 fn look(core: &Core, state: &State, offset: u64, into: &mut [u8]) -> Result<Vec<Run>> {
     let _inside = core.guard.enter();
@@ -181,10 +166,7 @@ fn look(core: &Core, state: &State, offset: u64, into: &mut [u8]) -> Result<Vec<
 fn compare(core: Arc<Core>, state: Arc<State>, wanted: Comparison, done: Done<bool>) {
     let mut held = vec![0; wanted.expected.len()];
     let runs = match look(&core, &state, wanted.offset, &mut held) {
-        Ok(_) if held != wanted.expected => {
-            count(&state.counters.miscompares, 1);
-            return done(Ok(false));
-        }
+        Ok(_) if held != wanted.expected => return done(Ok(false)),
         Ok(runs) => runs,
         Err(error) => return done(Err(error)),
     };
@@ -255,23 +237,16 @@ impl BlockDevice for Device {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> block::Result<()> {
-        count(&self.counters().reads, 1);
-        count(&self.counters().read_bytes, into.len() as u64);
         into.fill(0);
         let _inside = self.core.guard.enter();
         let snapshot = self.core.snapshot();
         volumes::reach(&snapshot, &self.state.target, offset, into.len() as u64)
             .and_then(|_| self.core.read_with(&snapshot, self.state.target.element, offset, into))
-            .map_err(|error| {
-                count(&self.counters().errors, 1);
-                block_error(error)
-            })
+            .map_err(block_error)
     }
 
     fn write(&self, offset: u64, bytes: Vec<u8>, durable: bool, done: block::Done<()>) {
-        count(&self.counters().writes, 1);
-        count(&self.counters().written_bytes, bytes.len() as u64);
-        let done = self.answer(done);
+        let done = answer(done);
         match bytes.len() {
             0 => done(Ok(())),
             length if length > TRANSFER_BYTES_MAX => done(Err(Error::Limit("one write".into()))),
@@ -281,13 +256,11 @@ impl BlockDevice for Device {
     }
 
     fn flush(&self, done: block::Done<()>) {
-        count(&self.counters().flushes, 1);
-        self.core.committer.when_durable(self.answer(done));
+        self.core.committer.when_durable(answer(done));
     }
 
     fn zero(&self, offset: u64, length: u64, durable: bool, done: block::Done<()>) {
-        count(&self.counters().zeroed_bytes, length);
-        let done = self.answer(done);
+        let done = answer(done);
         match offset.checked_add(length) {
             None => done(Err(Error::Invalid(volumes::PAST_END.into()))),
             Some(stop) => zero(self.core.clone(), self.state.clone(), offset..stop, durable, done),
@@ -295,8 +268,7 @@ impl BlockDevice for Device {
     }
 
     fn compare_and_write(&self, offset: u64, expected: Vec<u8>, bytes: Vec<u8>, durable: bool, done: block::Done<bool>) {
-        count(&self.counters().compares, 1);
-        let done = self.answer(done);
+        let done = answer(done);
         if expected.len() != bytes.len() || bytes.len() > COMPARE_BYTES_MAX {
             return done(Err(Error::Limit("one comparison".into())));
         }
@@ -313,8 +285,7 @@ impl BlockDevice for Device {
     }
 
     fn copy(&self, from: u64, to: u64, length: u64, durable: bool, done: block::Done<()>) {
-        count(&self.counters().copied_bytes, length);
-        let done = self.answer(done);
+        let done = answer(done);
         if length > TRANSFER_BYTES_MAX as u64 {
             return done(Err(Error::Limit("one copy".into())));
         }
@@ -370,14 +341,7 @@ fn allocated(rows: &dyn Rows, element: u64, range: Range<u64>) -> Result<Vec<Ran
 }
 
 impl Drop for Device {
-    /// Perhaps on the writer's own thread. Other faces may change the volume once its row says all that hosts did.
     fn drop(&mut self) {
-        let element = self.state.target.element;
-        self.core
-            .committer
-            .post_own(CHANGE_BYTES, move |tx| match tx.attachments().release(element) {
-                true => volumes::settle(tx, element),
-                false => Ok(()),
-            });
+        self.core.let_go(self.state.target.element);
     }
 }

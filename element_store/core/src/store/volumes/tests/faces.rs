@@ -3,6 +3,7 @@
 use super::*;
 use crate::device::memory::MemoryDevice;
 use crate::element::invariants;
+use crate::filesystem::news;
 use crate::filesystem::{Allocation, Changes, Errno, FileSystem, New, Owner, ROOT, Replace};
 use crate::store::{Condition, Digests, ListQuery, OpenOptions, Removal, Terms, Versioning};
 use std::collections::BTreeMap;
@@ -210,6 +211,48 @@ fn while_a_host_has_it_nobody_else_changes_it() {
     assert_eq!(place.put(b"new", b"no volume", Terms::default()).unwrap().row.size, 9);
     assert!(matches!(place.store.volume(id), Err(Error::NotFound(_))));
     place.check();
+}
+
+/// As the kernel's target does: hosts' writes come by one mount.
+#[test]
+fn a_volume_that_is_lent_to_a_mount_changes_by_that_alone() {
+    let place = Place::new();
+    let (fs, id) = (place.store.as_ref() as &dyn FileSystem, place.create("volumes/disk").volume.id);
+    let inode = place.store.lookup_file(place.view, b"disk");
+    assert_eq!(fs.stat(inode).unwrap().block_bytes, 512);
+    assert_eq!(fs.stat(place.view).unwrap().block_bytes, 0);
+    let mount = fs.subscribe().unwrap();
+    let lent = place.store.lend_volume(id, mount.origin()).unwrap();
+    assert_eq!(fs.write(inode, 0, &[1; 512], false).unwrap_err(), Errno::BUSY);
+    news::speak_as(mount.origin());
+    fs.write(inode, 0, &[1; 512], false).unwrap();
+    fs.allocate(inode, Allocation::Zero { keep_size: true }, 512, 512).unwrap();
+    news::speak_as(0);
+    assert!(is_attached(place.put(b"disk", b"new", Terms::default())));
+    drop(lent);
+    place.wait_detached(id);
+    fs.write(inode, 0, &[2; 512], false).unwrap();
+    assert!(matches!(place.store.lend_volume(9, mount.origin()), Err(Error::NotFound(_))));
+    place.check();
+}
+
+/// Of several keys, the volume's alone is refused.
+#[test]
+fn deleting_many_keys_leaves_the_attached_volume_alone() {
+    let place = Place::new();
+    let id = place.create("volumes/a/disk").volume.id;
+    place.put(b"a/other", b"x", Terms::default()).unwrap();
+    let device = place.open(id).unwrap();
+    let removal = |key: &[u8]| Removal {
+        key: key.to_vec(),
+        ..Removal::default()
+    };
+    let removals = vec![removal(b"a/disk"), removal(b"a/other")];
+    let mut done = place.store.delete_many("volumes", removals, Versioning::Off).unwrap();
+    assert!(done.pop().unwrap().unwrap().existed);
+    assert!(is_attached(done.pop().unwrap()));
+    place.check();
+    assert_eq!(read(device.as_ref(), 0, 512), vec![0; 512]);
 }
 
 #[test]
