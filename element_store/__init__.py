@@ -42,7 +42,9 @@ from element_store.types import (
     Versioning,
     VersionPage,
     View,
+    Volume,
 )
+from element_store.volumes import Volumes
 
 __all__ = [
     "SMALL_BYTES_MAX",
@@ -79,6 +81,8 @@ __all__ = [
     "VersionPage",
     "Versioning",
     "View",
+    "Volume",
+    "Volumes",
 ]
 
 
@@ -387,6 +391,11 @@ class Store:
 
     async def list_records(self, kind: str) -> Sequence[tuple[str, bytes]]:
         return await self._core.list_records(kind)
+
+    # Volumes
+    @property
+    def volumes(self) -> Volumes:
+        return Volumes(self._core.volumes())
 
     # The store itself
     async def status(self) -> PoolStatus:

@@ -12,6 +12,7 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::staged::Staged;
 use crate::values::ToPython;
+use crate::volumes::Volumes;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
@@ -194,6 +195,10 @@ impl Store {
     /// The same namespace as files.
     fn files(&self, strict: bool) -> Files {
         Files::new(self.shared.clone(), strict)
+    }
+
+    fn volumes(&self) -> Volumes {
+        Volumes::new(self.shared.clone())
     }
 
     // Views

@@ -106,6 +106,7 @@ fn volume(found: &Found) -> Volume {
         path: found.path.clone(),
         uuid: found.mark.uuid,
         size_bytes: found.size_bytes(),
+        used_bytes: found.row.size.saturating_sub(found.hole_bytes).min(found.size_bytes()),
         block_bytes: found.mark.block_bytes,
         read_only: false,
     }

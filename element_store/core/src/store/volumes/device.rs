@@ -230,6 +230,7 @@ impl BlockDevice for Device {
                 path: String::new(),
                 uuid: self.state.target.uuid,
                 size_bytes: 0,
+                used_bytes: 0,
                 block_bytes: self.state.block_bytes,
                 read_only: false,
             },
