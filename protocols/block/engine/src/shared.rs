@@ -104,10 +104,11 @@ impl Shared {
             }
         }
         controllers.last = id;
-        let controller = Arc::new(Controller::new(id, role, peer, keep_alive_milliseconds));
-        if role == Role::Io {
-            controller.show(self.visible_to(&controller.peer.nqn), &[]);
-        }
+        let visible = match role {
+            Role::Io => self.visible_to(&peer.nqn),
+            Role::Discovery => Map::new(),
+        };
+        let controller = Arc::new(Controller::new(id, role, peer, visible, keep_alive_milliseconds));
         controllers.by_id.insert(id, controller.clone());
         Ok(controller)
     }
