@@ -156,6 +156,11 @@ impl Target {
         self.shared.set_access(access);
     }
 
+    /// What hosts had that were lost without a goodbye is detached now, and not only when they had time to come back.
+    pub fn detach_lost(&self) {
+        self.shared.detach_all_lost();
+    }
+
     pub fn sessions(&self) -> Vec<Session> {
         let controllers = self.shared.controllers();
         let session = |controller: &Arc<crate::controller::Controller>| Session {
@@ -209,7 +214,7 @@ impl Target {
         for thread in self.workers.drain(..) {
             let _ = thread.join();
         }
-        self.shared.end_lingering(true);
+        self.shared.detach_all_lost();
     }
 }
 
@@ -231,7 +236,7 @@ fn watch(shared: &Arc<Shared>, mut seen: u64) {
             let changed = shared.namespaces.refresh();
             shared.show_all(&changed);
         }
-        shared.end_lingering(false);
+        shared.end_lingering();
     }
 }
 

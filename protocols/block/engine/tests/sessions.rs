@@ -153,6 +153,17 @@ fn a_lost_host_keeps_its_volumes_for_a_while() {
     drop(host);
     world.until("lost", || world.metric("nvme_controllers") == 0.0);
     assert_eq!(world.model.handles(1), 1, "it may come back");
+    // A goodbye ends that too, and so does whoever minds the target.
+    let mut host = world.host("a");
+    host.admin.run(property_set(0x14, 0x46_4001), vec![], 0).good();
+    drop(host);
+    world.until("detached", || world.model.handles(1) == 0);
+    let mut host = world.host("a");
+    host.write(1, 0, &[1; 512], 512).good();
+    drop(host);
+    world.until("lost", || world.metric("nvme_controllers") == 0.0);
+    world.target().detach_lost();
+    assert_eq!(world.model.handles(1), 0);
     let hasty = World::with(|config| config.limits.grace = Duration::ZERO);
     let mut host = hasty.host("a");
     host.write(1, 0, &[1; 512], 512).good();
@@ -183,6 +194,8 @@ fn a_restart_is_not_noticed_but_as_a_lost_connection() {
     host.write(1, 0, &pattern(1, 4096), 512).good();
     world.model.hold();
     let late = host.queue().submit(Entry::new(0x01).namespace(1).blocks(8, 8), pattern(2, 4096), 0);
+    host.queue()
+        .submit(Entry::new(0x05).namespace(1).blocks(8, 1).first_half(), vec![0; 512], 0);
     // A command behind it is answered: so the write was begun.
     host.read(1, 0, 512, 512).good();
     let model = world.model.clone();

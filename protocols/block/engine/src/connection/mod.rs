@@ -208,8 +208,9 @@ impl Connection {
         self.stopping.get_or_insert_with(Instant::now);
         self.parked.clear();
         self.transfers.clear();
-        if let Some(queue) = &mut self.queue {
-            queue.held = None;
+        if let Some(held) = self.queue.as_mut().and_then(|queue| queue.held.take()) {
+            // Unanswered, so that its host sends the pair again to whoever comes next.
+            self.started.remove(&held.command.id());
         }
     }
 
