@@ -30,6 +30,8 @@ pub struct Shared {
     pub namespaces: Namespaces,
     pub budget: Arc<Budget>,
     pub pool: Pool,
+    /// Of one thread, for reservations: a change of one waits until commands are done that may be queued in `pool`.
+    pub changes: Pool,
     pub counters: Counters,
     pub stopping: AtomicBool,
     controllers: Mutex<Controllers>,
@@ -75,6 +77,7 @@ impl Shared {
             namespaces,
             budget,
             pool: Pool::default(),
+            changes: Pool::default(),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
             controllers: Mutex::default(),

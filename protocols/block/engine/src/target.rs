@@ -133,6 +133,8 @@ impl Target {
             self.workers.push(spawn("worker", move || shared.pool.run())?);
         }
         let shared = self.shared.clone();
+        self.workers.push(spawn("reservations", move || shared.changes.run())?);
+        let shared = self.shared.clone();
         self.threads.push(spawn("watcher", move || watch(&shared, seen))?);
         for listener in listeners {
             let acceptor = Acceptor {
@@ -211,6 +213,7 @@ impl Target {
             let _ = thread.join();
         }
         self.shared.pool.stop();
+        self.shared.changes.stop();
         for thread in self.workers.drain(..) {
             let _ = thread.join();
         }
