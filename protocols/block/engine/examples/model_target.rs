@@ -1,7 +1,7 @@
 //! Serves volumes in memory, to point hosts at: `model_target [ADDRESS [MIB]]`, `127.0.0.1:24420` and 256 if none is given.
 //!
 //! Anybody may connect. Volume 1 has blocks of 512 bytes, volume 2 of 4096. The environment's ADVERTISE is the address that discovery tells, SECONDS how often
-//! the target is stopped and started again over the same volumes (hosts must not notice), RESIZE a number of MiB that volume 1 has after 5 seconds,
+//! the target is stopped and started again over the same volumes (hosts must not notice), RESIZE a number of MiB that volume 1 has after RESIZE_AFTER seconds, or 5,
 //! SECRET what hosts must prove to know.
 
 use std::sync::Arc;
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = config.listen[0];
     println!("nvme connect -t tcp -a {} -s {} -n {NQN}", address.ip(), address.port());
     if let Some(mib) = number("RESIZE")? {
-        sleep(Duration::from_secs(5));
+        sleep(Duration::from_secs(number("RESIZE_AFTER")?.unwrap_or(5)));
         model.resize(first, mib << 20);
         println!("resized");
     }

@@ -16,7 +16,7 @@ pub struct Limits {
     pub queue_depth: u16,
     /// For data of all connections together. Each has CONNECTION_BYTES_MAX to itself; what is left they share.
     pub memory_bytes: usize,
-    /// Threads that run reads which may take long, comparisons, copies, reservations.
+    /// Threads that run reads which may take long, comparisons, copies.
     pub workers: usize,
     /// From accepting a connection until it belongs to a queue, authentication included.
     pub handshake: Duration,

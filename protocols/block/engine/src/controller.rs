@@ -111,14 +111,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Controller {
-    pub fn new(id: u16, role: Role, peer: Peer, keep_alive_milliseconds: u32) -> Self {
+    pub fn new(id: u16, role: Role, peer: Peer, visible: Map, keep_alive_milliseconds: u32) -> Self {
+        let spaces = Spaces {
+            visible: Arc::new(visible),
+            attached: HashMap::new(),
+        };
         Self {
             id,
             role,
             peer,
             registers: Mutex::default(),
             ready: AtomicBool::new(false),
-            spaces: RwLock::default(),
+            spaces: RwLock::new(spaces),
             queues: Mutex::default(),
             events: Mutex::default(),
             features: Mutex::default(),

@@ -141,7 +141,8 @@ fn namespace(context: &Context<'_>, id: u32) -> Result<Vec<u8>, Status> {
         return Ok(page);
     };
     // From here on the host may count on it: no other face may change it.
-    context.controller.attach(id, &context.shared.namespaces)?;
+    let attached = context.controller.attach(id, &context.shared.namespaces)?;
+    namespace.look(&*attached.device);
     common(&mut page, namespace.block_shift);
     let size = namespace.size_blocks();
     put(&mut page, 0, &size.to_le_bytes());

@@ -71,6 +71,12 @@ impl Namespace {
         resized || protected
     }
 
+    /// Asks the store how much is used.
+    pub fn look(&self, device: &dyn BlockDevice) {
+        let used_blocks = device.volume().used_bytes >> self.block_shift;
+        self.used_blocks.store(used_blocks.min(self.size_blocks()), Ordering::Relaxed);
+    }
+
     pub fn path(&self) -> String {
         self.path.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

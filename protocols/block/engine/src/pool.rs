@@ -1,4 +1,5 @@
-//! Threads for what may wait for devices: slow reads, comparisons, copies, reservations.
+//! Threads for what may wait for devices: slow reads, comparisons, copies. Reservations have one of their own (`Shared::changes`), as they wait for what
+//! waits for these.
 //!
 //! The queue is bounded by what all connections together may have outstanding.
 

@@ -30,12 +30,21 @@ pub struct Shared {
     pub namespaces: Namespaces,
     pub budget: Arc<Budget>,
     pub pool: Pool,
+    /// Of one thread, for reservations: a change of one waits until commands are done that may be queued in `pool`.
+    pub changes: Pool,
     pub counters: Counters,
     pub stopping: AtomicBool,
     controllers: Mutex<Controllers>,
-    lingering: Mutex<Vec<(Instant, Vec<Arc<Attached>>)>>,
+    lingering: Mutex<Vec<Lingering>>,
     pub next_connection: AtomicU64,
     pub connections: Mutex<HashMap<u64, (IpAddr, Arc<Mailbox>)>>,
+}
+
+/// What a lost host had attached.
+struct Lingering {
+    until: Instant,
+    host: String,
+    _attached: Vec<Arc<Attached>>,
 }
 
 #[derive(Default)]
@@ -68,6 +77,7 @@ impl Shared {
             namespaces,
             budget,
             pool: Pool::default(),
+            changes: Pool::default(),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
             controllers: Mutex::default(),
@@ -104,10 +114,11 @@ impl Shared {
             }
         }
         controllers.last = id;
-        let controller = Arc::new(Controller::new(id, role, peer, keep_alive_milliseconds));
-        if role == Role::Io {
-            controller.show(self.visible_to(&controller.peer.nqn), &[]);
-        }
+        let visible = match role {
+            Role::Io => self.visible_to(&peer.nqn),
+            Role::Discovery => Map::new(),
+        };
+        let controller = Arc::new(Controller::new(id, role, peer, visible, keep_alive_milliseconds));
         controllers.by_id.insert(id, controller.clone());
         Ok(controller)
     }
@@ -117,18 +128,28 @@ impl Shared {
         locked(&self.controllers).by_id.remove(&controller.id);
         controller.close();
         let attached = controller.detach_all();
-        if !controller.has_said_goodbye() && !attached.is_empty() {
-            let until = Instant::now() + self.limits.grace;
-            locked(&self.lingering).push((until, attached));
+        let host = controller.peer.nqn.clone();
+        if controller.has_said_goodbye() {
+            self.detach_lost(|lost| lost.host == host);
+        } else if !attached.is_empty() {
+            let (until, _attached) = (Instant::now() + self.limits.grace, attached);
+            locked(&self.lingering).push(Lingering { until, host, _attached });
         }
     }
 
-    /// Detaches what lost hosts had, when they had time enough to come back.
-    pub fn end_lingering(&self, everything: bool) {
+    /// Detaches what lost hosts had when they had time enough to come back.
+    pub fn end_lingering(&self) {
         let now = Instant::now();
-        let ended: Vec<_> = locked(&self.lingering)
-            .extract_if(.., |(until, _)| everything || *until <= now)
-            .collect();
+        self.detach_lost(|lost| lost.until <= now);
+    }
+
+    /// All that lost hosts had.
+    pub fn detach_all_lost(&self) {
+        self.detach_lost(|_| true);
+    }
+
+    fn detach_lost(&self, which: impl Fn(&Lingering) -> bool) {
+        let ended: Vec<_> = locked(&self.lingering).extract_if(.., |lost| which(lost)).collect();
         // Detaching may wait for the store: not under the lock.
         drop(ended);
     }

@@ -133,6 +133,8 @@ impl Target {
             self.workers.push(spawn("worker", move || shared.pool.run())?);
         }
         let shared = self.shared.clone();
+        self.workers.push(spawn("reservations", move || shared.changes.run())?);
+        let shared = self.shared.clone();
         self.threads.push(spawn("watcher", move || watch(&shared, seen))?);
         for listener in listeners {
             let acceptor = Acceptor {
@@ -154,6 +156,11 @@ impl Target {
     /// Other rules from now on. Hosts that may not connect any more are cut off, the others told of what they see or see no more.
     pub fn set_access(&self, access: Access) {
         self.shared.set_access(access);
+    }
+
+    /// What hosts had that were lost without a goodbye is detached now, and not only when they had time to come back.
+    pub fn detach_lost(&self) {
+        self.shared.detach_all_lost();
     }
 
     pub fn sessions(&self) -> Vec<Session> {
@@ -206,10 +213,11 @@ impl Target {
             let _ = thread.join();
         }
         self.shared.pool.stop();
+        self.shared.changes.stop();
         for thread in self.workers.drain(..) {
             let _ = thread.join();
         }
-        self.shared.end_lingering(true);
+        self.shared.detach_all_lost();
     }
 }
 
@@ -231,7 +239,7 @@ fn watch(shared: &Arc<Shared>, mut seen: u64) {
             let changed = shared.namespaces.refresh();
             shared.show_all(&changed);
         }
-        shared.end_lingering(false);
+        shared.end_lingering();
     }
 }
 

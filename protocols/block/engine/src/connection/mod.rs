@@ -25,6 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// For outstanding commands at a stop.
@@ -193,18 +194,24 @@ impl Connection {
                 }
                 Mail::Events => self.tell_events(),
                 Mail::Memory => memory = true,
-                Mail::Stop => {
-                    self.stopping = Some(Instant::now());
-                    self.parked.clear();
-                    self.transfers.clear();
-                    if let Some(queue) = &mut self.queue {
-                        queue.held = None;
-                    }
-                }
+                Mail::Stop => self.stop(),
+                // Its controller ends at a stop too, but what was begun is answered.
+                Mail::Close if self.shared.stopping.load(Ordering::SeqCst) => self.stop(),
                 Mail::Close => return Err(End::Closed),
             }
         }
         if memory { self.unpark() } else { Ok(()) }
+    }
+
+    /// Nothing more is begun, and what waits for its host's data never will be.
+    fn stop(&mut self) {
+        self.stopping.get_or_insert_with(Instant::now);
+        self.parked.clear();
+        self.transfers.clear();
+        if let Some(held) = self.queue.as_mut().and_then(|queue| queue.held.take()) {
+            // Unanswered, so that its host sends the pair again to whoever comes next.
+            self.started.remove(&held.command.id());
+        }
     }
 
     /// The nearest deadline, and what it means if it passes.

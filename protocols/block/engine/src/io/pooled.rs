@@ -2,10 +2,12 @@
 
 use super::{Io, RANGE_BYTES, extent, transfer};
 use crate::command::{Command, io};
+use crate::controller::Controller;
 use crate::identify::COPY_RANGES_MAX;
 use crate::mailbox::Reply;
 use crate::namespace::Attached;
 use crate::reservation::{self, Asker, Need};
+use crate::shared::Shared;
 use crate::status::{Outcome, Status};
 use crate::wire::{u16_at, u64_at};
 use std::sync::Arc;
@@ -114,24 +116,28 @@ impl Io<'_> {
 
     pub(super) fn reserve(&self, attached: Arc<Attached>, command: Command, data: Vec<u8>, reply: Reply) {
         let (shared, controller) = (self.shared.clone(), self.controller.clone());
-        self.run_pooled(reply, move || {
-            let on = &attached.reservations;
-            let id = attached.namespace.id;
-            let asker = Asker {
-                host: controller.peer.id,
-                controller: controller.id,
-            };
-            let mut keep = |record| shared.namespaces.volumes.keep_reservation(id, record);
-            let notices = match command.opcode() {
-                io::RESERVATION_REPORT => return reservation::report(on, &command).map(Outcome::data),
-                io::RESERVATION_REGISTER => reservation::register(on, asker, &command, &data, &mut keep),
-                io::RESERVATION_ACQUIRE => reservation::acquire(on, asker, &command, &data, &mut keep),
-                _ => reservation::release(on, asker, &command, &data, &mut keep),
-            }?;
-            shared.tell(id, &notices);
-            Ok(Outcome::success())
-        });
+        self.shared.changes.push(Box::new(move || {
+            reply.send(change(&shared, &controller, &attached, &command, &data))
+        }));
     }
+}
+
+fn change(shared: &Shared, controller: &Controller, attached: &Attached, command: &Command, data: &[u8]) -> Result<Outcome, Status> {
+    let on = &attached.reservations;
+    let id = attached.namespace.id;
+    let asker = Asker {
+        host: controller.peer.id,
+        controller: controller.id,
+    };
+    let mut keep = |record| shared.namespaces.volumes.keep_reservation(id, record);
+    let notices = match command.opcode() {
+        io::RESERVATION_REPORT => return reservation::report(on, command).map(Outcome::data),
+        io::RESERVATION_REGISTER => reservation::register(on, asker, command, data, &mut keep),
+        io::RESERVATION_ACQUIRE => reservation::acquire(on, asker, command, data, &mut keep),
+        _ => reservation::release(on, asker, command, data, &mut keep),
+    }?;
+    shared.tell(id, &notices);
+    Ok(Outcome::success())
 }
 
 /// From, to, length of each.
