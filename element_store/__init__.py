@@ -43,7 +43,9 @@ from element_store.types import (
     Versioning,
     VersionPage,
     View,
+    Volume,
 )
+from element_store.volumes import Volumes
 
 __all__ = [
     "SMALL_BYTES_MAX",
@@ -80,6 +82,8 @@ __all__ = [
     "VersionPage",
     "Versioning",
     "View",
+    "Volume",
+    "Volumes",
 ]
 
 
@@ -390,6 +394,11 @@ class Store:
 
     async def list_records(self, kind: str) -> Sequence[tuple[str, bytes]]:
         return await self._core.list_records(kind)
+
+    # Volumes
+    @property
+    def volumes(self) -> Volumes:
+        return Volumes(self._core.volumes())
 
     # The store itself
     async def status(self) -> PoolStatus:

@@ -268,3 +268,24 @@ class PoolStatus:
     bytes_used: int
     advice: Sequence[str]
     """What happened and what to do, a sentence each; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A file that hosts attach as a block device. What takes its name away leaves no volume."""
+
+    id: int
+    """1 to 1024, its namespace number; another volume may have it later."""
+    path: str
+    """The view, a slash and the key."""
+    uuid: str
+    """Never another's."""
+    size: int
+    block_size: int
+    """512 or 4096."""
+    allocated: int
+    """Bytes that are no holes."""
+    handles: int
+    """While hosts hold any, no other face may change its content or its name."""
+    unlocked: bool
+    """... but for an operator's word, until the last handle is gone."""

@@ -19,6 +19,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "BadRequest": (400, "Insufficient information. Origin request header needed."),
     "BucketAlreadyExists": (409, "The requested bucket name is not available: it belongs to somebody else."),
     "BucketNotEmpty": (409, "The bucket that you tried to delete is not empty."),
+    "ObjectIsAttachedVolume": (409, "This key is a volume that a host has attached: only the host can change it until it disconnects."),
     "ConditionalRequestConflict": (409, "A conflicting operation happened during this request: try again."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
@@ -124,6 +125,8 @@ _CONFLICTS = {
     # What the store says of keys in a bucket that takes only what files can name.
     "is directory": "ExistingObjectIsDirectory",
     "parent is file": "ObjectParentIsFile",
+    # What it says of a volume's key.
+    "attached": "ObjectIsAttachedVolume",
 }
 
 

@@ -12,6 +12,7 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::staged::Staged;
 use crate::values::ToPython;
+use crate::volumes::Volumes;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
@@ -200,6 +201,10 @@ impl Store {
     /// The same namespace as files.
     fn files(&self, strict: bool) -> Files {
         Files::new(self.shared.clone(), strict)
+    }
+
+    fn volumes(&self) -> Volumes {
+        Volumes::new(self.shared.clone())
     }
 
     // Views
@@ -565,7 +570,9 @@ impl Store {
             };
             let named = found.named().into_iter().map(|(name, value)| (name.to_owned(), value));
             let used = usage.map(|usage| usage.named()).into_iter().flatten();
-            Ok(named.chain(used.map(|(name, value)| (name.to_owned(), value as i64))).collect::<BTreeMap<_, _>>())
+            Ok(named
+                .chain(used.map(|(name, value)| (name.to_owned(), value as i64)))
+                .collect::<BTreeMap<_, _>>())
         })
     }
 

@@ -124,7 +124,7 @@ fn landed(element: u64, offset: u64, extent: u64) -> LandedRow {
 }
 
 /// Lands `bytes` in the journal as one extent of the element at `offset`. The range must be free.
-fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+pub(super) fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
     let (id, position) = (tx.new_id(), tx.land(bytes)?);
     let length = bytes.len() as u32;
     tx.put_extent(
@@ -310,4 +310,17 @@ pub fn place(tx: &mut Transaction, element: u64, offset: u64, source: Source) ->
         Source::Small(bytes) => land(tx, element, offset, &bytes),
         Source::Staged(extents) => append(tx, element, offset, extents).map(|_| ()),
     }
+}
+
+/// Bytes [from, from + length) of an element are at `to` too, instead of what was there. The ranges may overlap.
+pub fn copy_within(tx: &mut Transaction, element: u64, from: u64, to: u64, length: u64) -> Result<()> {
+    let found = clipped_runs(tx, element, from, from + length, usize::MAX)?;
+    for run in &found {
+        tx.add(&keys::extent_shares(run.extent), 1)?;
+    }
+    cut(tx, element, to, to + length, usize::MAX)?;
+    found.into_iter().try_for_each(|run| {
+        let offset = to + (run.offset - from);
+        map(tx, element, Run { offset, ..run })
+    })
 }

@@ -8,7 +8,7 @@ use super::info::Versioning;
 use super::namespace::{bury_row, detach, unname};
 use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, directory, keys, path, snapshot_directory, versions};
+use super::{Rows, aside, directory, keys, path, snapshot_directory, versions, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
@@ -46,7 +46,7 @@ pub(super) fn succeed(tx: &mut Transaction, directory: u64, spelled: &[u8], old:
 }
 
 /// A name goes; with `old`, so does what it led to. A key with a history gets a delete marker.
-fn vanish(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<(u64, ElementRow)>, version: u64) -> Result<()> {
+pub(super) fn vanish(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<(u64, ElementRow)>, version: u64) -> Result<()> {
     if let Some((view, key)) = history(tx, directory, spelled)?
         && (version != versions::NULL || versions::newest(tx, view, &key)?.is_some())
     {
@@ -229,6 +229,10 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
     }
     if find(tx, parent, name)?.is_some() {
         return fail(Errno::EXIST);
+    }
+    // A volume has one name, which leads from its id to its path.
+    if volumes::is_volume(tx, inode, &row)? {
+        return fail(Errno::PERM);
     }
     if row.links >= LINKS_MAX {
         return fail(Errno::MLINK);
@@ -417,6 +421,7 @@ fn place(tx: &mut Transaction, directory: u64, spelled: &[u8], inode: u64, versi
     if kind == Kind::Directory {
         (row.parent, row.detail) = (directory, spelled.to_vec());
     }
+    volumes::renamed(tx, inode, &row, directory, spelled)?;
     tx.put_element(inode, row)?;
     directory::enter(tx, directory, spelled, inode, kind)
 }

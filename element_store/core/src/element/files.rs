@@ -6,7 +6,7 @@ use super::directory;
 use super::file_content::{changed_content, resize};
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, metadata, path, snapshot_directory};
+use super::{Rows, aside, keys, metadata, path, snapshot_directory, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl;
 use crate::filesystem::{CAPABILITY, Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
@@ -106,6 +106,7 @@ pub fn node(inode: u64, row: &ElementRow) -> Node {
         gid: row.attributes.gid,
         size: row.size,
         allocated,
+        block_bytes: volumes::block_bytes(row),
         accessed_ns: row.accessed_ns,
         modified_ns: row.modified_ns,
         changed_ns: row.changed_ns,
@@ -239,6 +240,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         if size > FILE_BYTES_MAX {
             return fail(Errno::FBIG);
         }
+        volumes::refuse_attached(tx, inode, &row)?;
         if size != row.size {
             changed_content(tx, inode, &mut row)?;
             resize(tx, inode, &mut row, size);

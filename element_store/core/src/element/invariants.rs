@@ -5,7 +5,7 @@ use super::rows::{
     ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow, born, is_tombstone, plain_bytes,
 };
 use super::space::{Space, Spaces};
-use super::{Rows, aside, chunks, content, keys, namespace, path, snapshot_work, snapshots};
+use super::{Rows, aside, chunks, content, keys, namespace, path, snapshot_work, snapshots, volumes};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -96,6 +96,7 @@ pub fn check(raw: &dyn Rows) -> Result<Findings> {
     check_contents(&seen, &elements, &mut findings)?;
     let references = check_mappings(&seen, &elements, &mut findings)?;
     check_holes(&seen, &mut findings)?;
+    volumes::check(&seen.rows)?.into_iter().for_each(|wrong| findings.add(wrong));
     check_history(raw, &spaces, &mut findings)?;
     let rows = raw;
     let (pieces, mut live) = check_extents(rows, &references, &mut findings)?;
@@ -348,14 +349,12 @@ fn check_holes(seen: &Seen, findings: &mut Findings) -> Result<()> {
     let rows = &seen.rows;
     seen.scan(keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
-        if row.holes > 0 {
+        let holes = row.holes.saturating_add_signed(-volumes::mapped_since(rows, id, &row)?);
+        if holes > 0 {
             let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
             let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
-            if mapped + row.holes != row.size {
-                findings.add(format!(
-                    "{mapped} of {} bytes of {id} are mapped, and {} are holes",
-                    row.size, row.holes
-                ));
+            if mapped + holes != row.size {
+                findings.add(format!("{mapped} of {} bytes of {id} are mapped, and {holes} are holes", row.size));
             }
         }
         Ok(())

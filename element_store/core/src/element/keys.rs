@@ -59,6 +59,8 @@ pub const SNAPSHOT: u8 = b'y';
 /// What a job has to free.
 pub const WORK: u8 = b'b';
 pub const RECORD: u8 = b'R';
+/// Volumes by their ids, and what is kept of each.
+pub const VOLUME: u8 = b'B';
 pub const COUNTER: u8 = b'N';
 
 pub fn space_of(id: u64) -> u64 {
@@ -262,6 +264,14 @@ pub fn record(kind: &str, name: &str) -> Key {
     let mut key = Writer::new();
     key.u8(RECORD).raw(kind.as_bytes()).u8(0).raw(name.as_bytes());
     key.bytes
+}
+
+/// `what`: see `volumes`.
+pub fn volume(id: u32, what: u8) -> Key {
+    let mut key = vec![VOLUME];
+    key.extend_from_slice(&id.to_be_bytes());
+    key.push(what);
+    key
 }
 
 pub fn counter(name: &str) -> Key {

@@ -5,6 +5,7 @@
 
 pub mod accounting;
 pub mod aside;
+pub mod attachments;
 pub mod chunks;
 pub mod content;
 pub mod content_rows;
@@ -32,5 +33,6 @@ pub mod transaction;
 pub mod upload;
 pub mod version_listing;
 pub mod versions;
+pub mod volumes;
 
 pub use crate::meta::{Row, Rows};

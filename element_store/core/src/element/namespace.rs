@@ -9,7 +9,7 @@ use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, R
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, aside, directory, keys, metadata, snapshots, versions};
+use super::{Rows, aside, directory, keys, metadata, snapshots, versions, volumes};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -293,6 +293,7 @@ pub fn publish(
     let walk = path::walk(tx, view, key)?;
     let old = current(tx, &walk)?;
     check_condition(terms.condition.as_ref(), old.as_ref())?;
+    volumes::unmark(&mut description.attributes);
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
     let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
@@ -364,6 +365,10 @@ pub fn delete(tx: &mut Transaction, view: &str, removal: &Removal, versioning: V
     let view = path::view_id(tx, view)?;
     let walk = path::walk(tx, view, &removal.key)?;
     let old = current(tx, &walk)?;
+    // Before anything is changed: of several deletions in one transaction, each fails for itself.
+    if let Some((id, row)) = &old {
+        volumes::refuse_attached(tx, *id, row)?;
+    }
     if let Some(version) = removal.version {
         return delete_version(tx, view, &walk, old, removal, version);
     }
@@ -426,7 +431,7 @@ pub fn set_attributes(
     view: &str,
     key: &[u8],
     version: Option<u64>,
-    attributes: Attributes,
+    mut attributes: Attributes,
     condition: Option<&Condition>,
 ) -> Result<ElementInfo> {
     check_attributes(&attributes)?;
@@ -434,6 +439,7 @@ pub fn set_attributes(
     let current = (found.id, found.row);
     check_condition(condition, Some(&current))?;
     let (id, mut row) = current;
+    volumes::keep_mark(&row.attributes, &mut attributes);
     row.attributes = attributes;
     row.changed_ns = tx.now_ns;
     tx.put_element(id, row.clone())?;
@@ -444,6 +450,8 @@ pub fn set_attributes(
 /// An element lost a name or a version. With the last one its row goes, and its content, if that is little and nobody reads it now, else later
 /// (`bury`); what is open lives until it is closed.
 pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
+    let row = volumes::without_name(tx, id, row)?;
+    let row = row.as_ref();
     let links = if row.kind == Kind::Directory {
         0
     } else {

@@ -9,7 +9,7 @@ use super::rows::{ElementRow, Kind};
 use super::snapshot_work;
 use super::space::{Origin, SpaceRow, Spaces};
 use super::transaction::Transaction;
-use super::{Rows, directory, keys, metadata, namespace, path};
+use super::{Rows, directory, keys, metadata, namespace, path, volumes};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
@@ -211,6 +211,7 @@ pub fn take(tx: &mut Transaction, element: u64, request: &Request) -> Result<Sna
     }
     tx.check_writable(element)?;
     path::element(tx, element)?;
+    volumes::settle_all(tx)?;
     let epoch = tx.epoch();
     let parts = live_parts(tx, element, epoch)?;
     for part in &parts {
@@ -383,6 +384,7 @@ pub fn clone(tx: &mut Transaction, source: u64, directory: u64, name: &[u8]) -> 
     if space == 0 {
         return Err(Error::Invalid("a clone is made of a view or of something in it".into()));
     }
+    volumes::settle_all(tx)?;
     let row = path::element(tx, source)?;
     let spelled = place_for(tx, &row, directory, name)?;
     let is_image = tx.spaces().known(space)?.row.is_image;
@@ -470,8 +472,10 @@ pub fn restore(tx: &mut Transaction, place: &Place, name: &str, undo: &Request) 
     let ids = spawn(tx, &parts, now.parent, false, true)?;
     let root = keys::in_space(place.element, ids[0]);
     move_uploads(tx, place.element, root)?;
-    abandon(tx, space)?;
+    let clones = parts.iter().zip(&ids).map(|(part, id)| (part.lineage, *id)).collect();
     enter_root(tx, root, row, place.directory, &place.spelled, true)?;
+    volumes::restored(tx, &clones)?;
+    abandon(tx, space)?;
     Ok((kept, root))
 }
 

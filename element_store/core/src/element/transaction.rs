@@ -1,6 +1,7 @@
 //! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
 
 use super::Rows;
+use super::attachments::Attachments;
 use super::files::check_name;
 use super::history::{self, Versioned};
 use super::keys;
@@ -23,6 +24,7 @@ pub struct Shared {
     pub ids: Ids,
     pub pins: Pins,
     pub opens: Opens,
+    pub attachments: Attachments,
     pub news: Hub,
     /// As of the newest transaction that was applied.
     spaces: RwLock<Arc<Spaces>>,
@@ -34,6 +36,7 @@ impl Shared {
             ids,
             pins: Pins::default(),
             opens: Opens::default(),
+            attachments: Attachments::default(),
             news: Hub::default(),
             spaces: RwLock::new(Arc::new(spaces)),
         }
@@ -77,6 +80,8 @@ pub struct Transaction<'a> {
     spaces_changed: bool,
     /// Also what is read-only or was given up may be changed: what it holds is being freed.
     is_freeing: bool,
+    /// Volumes came, went, or are of another size.
+    volumes_changed: bool,
 }
 
 /// What became of a row that was taken away.
@@ -103,6 +108,7 @@ pub struct Effects {
     origin: Origin,
     news: Vec<News>,
     spaces: Option<Arc<Spaces>>,
+    volumes_changed: bool,
 }
 
 impl Effects {
@@ -120,6 +126,9 @@ impl Effects {
         }
         if !self.unopened.is_empty() {
             shared.opens.buried(&self.unopened);
+        }
+        if self.volumes_changed {
+            shared.attachments.note_change();
         }
         shared.news.tell(self.origin, &self.news);
     }
@@ -143,6 +152,7 @@ impl<'a> Transaction<'a> {
             spaces: shared.spaces(),
             spaces_changed: false,
             is_freeing: false,
+            volumes_changed: false,
         }
     }
 
@@ -163,6 +173,7 @@ impl<'a> Transaction<'a> {
                 origin: self.origin,
                 news: self.news.unwrap_or_default(),
                 spaces: self.spaces_changed.then_some(self.spaces),
+                volumes_changed: self.volumes_changed,
             },
         ))
     }
@@ -424,6 +435,19 @@ impl<'a> Transaction<'a> {
                 noted.push(one);
             }
         }
+    }
+
+    /// The element has other content, which its row does not say.
+    pub fn note_content(&mut self, element: u64) {
+        self.note(|| News::Content(element));
+    }
+
+    pub fn note_volumes(&mut self) {
+        self.volumes_changed = true;
+    }
+
+    pub fn attachments(&self) -> &'a Attachments {
+        &self.shared.attachments
     }
 
     /// Names that files cannot have are no news to them.

@@ -8,7 +8,7 @@ use super::info::{Condition, ElementInfo, VersionInfo, Versioning};
 use super::namespace::{self, check_condition, detach};
 use super::rows::{ElementRow, VersionRow};
 use super::transaction::Transaction;
-use super::{Row, Rows, keys, path};
+use super::{Row, Rows, keys, path, volumes};
 use crate::error::{Error, Result};
 use crate::meta::prefix_end;
 
@@ -95,6 +95,10 @@ pub(super) fn succeed(tx: &mut Transaction, view: u64, key: &[u8], old: Option<(
 
 /// What the key named becomes history.
 fn keep(tx: &mut Transaction, view: u64, key: &[u8], element: u64, row: &ElementRow) -> Result<()> {
+    if volumes::is_volume(tx, element, row)? {
+        let plain = volumes::without_name(tx, element, row)?.into_owned();
+        tx.put_element(element, plain)?;
+    }
     let mut sequence = row.version;
     if sequence == NULL {
         // One may be there if a request that knew of no versioning was under way when it was turned on.

@@ -79,6 +79,8 @@ struct Queue {
     durable: u64,
     /// Somebody waits until everything up to this sequence is durable.
     wanted: u64,
+    /// Who is told when everything up to a sequence is durable.
+    waiting: Vec<(u64, Done<()>)>,
     /// (last sequence in a record, where replay goes on after it), oldest first.
     records: VecDeque<(u64, Start)>,
     free_bytes: u64,
@@ -134,6 +136,17 @@ impl Queue {
 
     fn users(&mut self) -> &mut VecDeque<Box<dyn Job>> {
         &mut self.jobs[Rank::User as usize]
+    }
+
+    fn end_reason(&self) -> Error {
+        Error::Closed(self.closed.clone().unwrap_or_else(|| "the journal stopped".into()))
+    }
+
+    /// Those whose waiting is over.
+    fn take_durable(&mut self) -> Vec<Done<()>> {
+        let durable = self.durable;
+        let over = self.waiting.extract_if(.., |(sequence, _)| *sequence <= durable);
+        over.map(|(_, done)| done).collect()
     }
 }
 
@@ -225,6 +238,18 @@ impl Committer {
         })
     }
 
+    /// A change of the store's own, lazy; never waits, so it may be asked for on the writer's own thread.
+    pub fn post_own(&self, rows: usize, work: impl FnOnce(&mut Transaction) -> Result<()> + Send + 'static) {
+        // If it fails, nobody would know what to do about it.
+        let job = Box::new(Change::new(Promise::Lazy(None), 0, rows, Box::new(drop::<Result<()>>), work));
+        let mut queue = self.queue();
+        if queue.stopped {
+            return;
+        }
+        queue.jobs[Rank::Own as usize].push_back(job);
+        self.ready.notify_all();
+    }
+
     /// No user's change is taken from now on; those in the queue still run. Idempotent.
     pub fn close(&self, reason: &str) {
         self.queue().closed.get_or_insert_with(|| reason.into());
@@ -270,11 +295,30 @@ impl Committer {
         }
         while queue.durable < sequence {
             if queue.ended {
-                return Err(Error::Closed(queue.closed.clone().unwrap_or_else(|| "the journal stopped".into())));
+                return Err(queue.end_reason());
             }
             queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
+    }
+
+    /// `done` is called, perhaps on the writer's thread, once everything that was acknowledged before is durable. Raises Closed.
+    pub fn when_durable(&self, done: Done<()>) {
+        let sequence = self.meta.visible();
+        let mut queue = self.queue();
+        if queue.durable < sequence && !queue.ended {
+            queue.wanted = queue.wanted.max(sequence);
+            queue.waiting.push((sequence, done));
+            self.ready.notify_all();
+            return;
+        }
+        let result = if queue.durable < sequence {
+            Err(queue.end_reason())
+        } else {
+            Ok(())
+        };
+        drop(queue);
+        done(result);
     }
 
     /// Everything that was acknowledged before is durable when it returns. Raises Closed.
@@ -325,9 +369,11 @@ impl Committer {
         (queue.stopped, queue.ended) = (true, true);
         queue.closed.get_or_insert_with(|| "the store is closed".into());
         let left: Vec<_> = queue.jobs.iter_mut().flat_map(std::mem::take).collect();
+        let (waiting, reason) = (std::mem::take(&mut queue.waiting), queue.end_reason().to_string());
         drop(queue);
         self.moved.notify_all();
         left.into_iter().for_each(Job::complete);
+        waiting.into_iter().for_each(|(_, done)| done(Err(Error::Closed(reason.clone()))));
     }
 
     fn write_records(&self, journal: &mut Journal) -> Result<()> {
@@ -511,7 +557,10 @@ impl Committer {
         queue.durable = record.last_sequence();
         queue.free_bytes = journal.free_bytes();
         queue.records.push_back((record.last_sequence(), appended.next));
+        let waited = queue.take_durable();
+        drop(queue);
         self.moved.notify_all();
+        waited.into_iter().for_each(|done| done(Ok(())));
         Ok(())
     }
 }

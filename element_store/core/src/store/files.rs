@@ -16,7 +16,7 @@ use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
     TRANSFER_BYTES_MAX, XattrMode, news,
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Locks that inodes share by their number.
 const LOCKS: usize = 64;
@@ -33,6 +33,17 @@ pub(super) struct ContentLocks([RwLock<()>; LOCKS]);
 impl Default for ContentLocks {
     fn default() -> Self {
         Self(std::array::from_fn(|_| RwLock::default()))
+    }
+}
+
+impl ContentLocks {
+    fn of(&self, inode: Inode) -> &RwLock<()> {
+        &self.0[inode as usize % LOCKS]
+    }
+
+    /// While readers are given a copy.
+    pub(super) fn part(&self, inode: Inode) -> RwLockWriteGuard<'_, ()> {
+        self.of(inode).write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,15 +100,15 @@ impl Core {
         rows: usize,
         mut work: impl FnMut() -> Work<T>,
     ) -> Result<T> {
-        let lock = &self.content_locks.0[inode as usize % LOCKS];
+        let locks = &self.content_locks;
         loop {
             let changed = {
-                let _changes = lock.read().unwrap_or_else(PoisonError::into_inner);
+                let _changes = locks.of(inode).read().unwrap_or_else(PoisonError::into_inner);
                 self.commit_with(flush(), payload, rows, work())
             };
             match changed {
                 Err(error) if is_pinned(&error) => {
-                    let _parts = lock.write().unwrap_or_else(PoisonError::into_inner);
+                    let _parts = locks.part(inode);
                     let size = files::file_row(&self.snapshot(), inode).map_err(errno)?.size;
                     self.part_with_readers(inode, size).map_err(errno)?;
                 }

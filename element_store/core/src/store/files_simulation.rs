@@ -28,7 +28,7 @@ const CUT_OPERATIONS: u64 = 40;
 
 pub(super) struct World {
     seed: u64,
-    devices: Vec<Arc<MemoryDevice>>,
+    pub devices: Vec<Arc<MemoryDevice>>,
     pub power: Arc<PowerSwitch>,
     state: tempfile::TempDir,
     pub clock: FakeClock,

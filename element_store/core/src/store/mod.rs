@@ -34,6 +34,7 @@ mod status;
 pub mod tables;
 mod upkeep;
 mod uploads;
+mod volumes;
 
 pub use crate::element::accounting::Accounting;
 pub use crate::element::info::{
@@ -52,6 +53,7 @@ pub use reducer::ReductionSettings;
 pub use reduction_report::{Part, Usage};
 pub use snapshots::{Backlog, SnapshotEntry};
 pub use status::{DeviceStatus, Status};
+pub use volumes::{Lent, VolumeInfo};
 
 use crate::element::content::Source;
 use crate::element::history::View;
@@ -121,6 +123,8 @@ pub(crate) struct Core {
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,
+    volumes: volumes::States,
+    volumes_later: volumes::Later,
     /// Content up to this size goes into a journal record.
     small_bytes_max: usize,
     /// Held during a checkpoint.
@@ -216,6 +220,7 @@ impl Store {
         threads.into_iter().for_each(|thread| {
             let _panicked = thread.join();
         });
+        self.core.volumes_later.stop();
         checkpointed
     }
 
@@ -505,7 +510,7 @@ impl Drop for Store {
 /// What a key's own deletion may fail with is its result; anything else ends the transaction.
 fn settled(result: Result<Deletion>) -> Result<Result<Deletion>> {
     match result {
-        Err(error @ (Error::NotFound(_) | Error::Precondition(_))) => Ok(Err(error)),
+        Err(error @ (Error::NotFound(_) | Error::Precondition(_) | Error::Conflict(_))) => Ok(Err(error)),
         result => result.map(Ok),
     }
 }

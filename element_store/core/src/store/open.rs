@@ -173,6 +173,8 @@ impl Store {
             wake,
             trouble: Mutex::default(),
             content_locks: Default::default(),
+            volumes: Default::default(),
+            volumes_later: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),
@@ -211,11 +213,13 @@ fn launch(core: Arc<Core>, journal: Journal, replayed: u64, background: bool) ->
         threads.push(spawn("upkeep", &core, |core| core.run_upkeep())?);
         threads.push(spawn("reducer", &core, |core| core.run_reducer())?);
     }
+    core.volumes_later.start()?;
     let store = Arc::new(Store {
         core,
         threads: Mutex::new(threads),
     });
     store.forget_orphans()?;
+    store.settle_after_crash()?;
     Ok(store)
 }
 

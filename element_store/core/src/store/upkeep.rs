@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(200);
+/// Of the devices' health, and of what hosts wrote to volumes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes are checkpointed at least so often.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,6 +66,7 @@ impl Core {
             self.wake.upkeep.wait(TICK);
             if probed.elapsed() >= PROBE_INTERVAL {
                 self.pool.probe();
+                self.settle_volumes();
                 probed = Instant::now();
             }
             let step = self.upkeep_step(&mut unfree);
