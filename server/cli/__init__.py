@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from server import __version__
-from server.cli import bucket, check, config, doctor, export, key, mount, serve, status, user
+from server.cli import bucket, check, config, doctor, export, key, mount, serve, snapshot, status, user
 from server.cli.output import print_error
 from server.errors import Exit, UserError
 
@@ -30,7 +30,8 @@ app.command("check")(check.check)
 app.command("mount")(mount.mount)
 app.command("umount")(mount.umount)
 app.command("export")(export.export)
-for group in (bucket, user, key, config):
+app.command("clone")(snapshot.clone)
+for group in (bucket, user, key, snapshot, config):
     app.add_typer(group.app)
 
 

@@ -10,6 +10,7 @@ use crate::files::Files;
 use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::snapshots::Snapshots;
 use crate::staged::Staged;
 use crate::values::ToPython;
 use pyo3::prelude::*;
@@ -194,6 +195,10 @@ impl Store {
     /// The same namespace as files.
     fn files(&self, strict: bool) -> Files {
         Files::new(self.shared.clone(), strict)
+    }
+
+    fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.shared.clone())
     }
 
     // Views
