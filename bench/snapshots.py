@@ -122,7 +122,10 @@ async def deletion(store: Store) -> None:
         while jobs or rows:
             await asyncio.sleep(0.02)
             jobs, rows = await store.snapshots.backlog()
-        print(f"deletion after {count} overwrites: answered in {answered * 1e3:.1f} ms, freed in {time.perf_counter() - start:.2f} s", flush=True)
+        print(
+            f"deletion after {count} overwrites: answered in {answered * 1e3:.1f} ms, freed in {time.perf_counter() - start:.2f} s",
+            flush=True,
+        )
 
 
 async def run(work: Path, counts: Sequence[int]) -> None:

@@ -1,4 +1,7 @@
-"""One instant for all faces: while S3 and a mount write, each snapshot reads alike by both and holds what was acknowledged before it. Needs root and /dev/fuse."""
+"""One instant for all faces: while S3 and a mount write, each snapshot reads alike by both and holds what was acknowledged before it.
+
+Needs root and /dev/fuse.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,11 @@ def test_each_snapshot_reads_alike_and_holds_what_was_acknowledged(mounted: Daem
                 newest = low - 1 - (low - 1 - slot) % 40
                 possible = [content(number) for number in range(newest, high + 2, 40)]
                 found = by_mount[f"{kind}/{slot:02}"]
-                assert found in possible or (kind == "files" and high + 1 >= newest + 40 and content(high + 1).startswith(found)), (name, kind, slot)
+                assert found in possible or (kind == "files" and high + 1 >= newest + 40 and content(high + 1).startswith(found)), (
+                    name,
+                    kind,
+                    slot,
+                )
 
 
 def test_a_mount_finds_snapshots_and_cannot_change_them(mountpoint: Path, admin: AdminClient, s3: S3Client):
