@@ -34,6 +34,10 @@ class Invalid(StoreError):
     """The request is wrong; sending it again will not help."""
 
 
+class ReadOnly(StoreError):
+    """A snapshot never changes; copy or clone what is in it."""
+
+
 class LimitExceeded(StoreError):
     """A named bound was passed."""
 
@@ -153,6 +157,35 @@ class View:
     id: int
     created_ns: int
     attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a path showed at one moment; nothing in it ever changes."""
+
+    name: str
+    path: bytes
+    """Where what it was taken of is now, or was, if that is gone."""
+    epoch: int
+    """Rises with every snapshot of the pool: those of one epoch are of one moment."""
+    created_ns: int
+    protected_until_ns: int
+    """Nobody deletes it before; 0: anybody may."""
+    automatic: bool
+    """The store kept it when it replaced something (the undo of a restore)."""
+    clones: Sequence[bytes] = ()
+    """Paths of clones that share its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSpace:
+    """What only a snapshot sees still."""
+
+    rows: int
+    content_bytes: int
+    """Of content as its elements had it."""
+    stored_bytes: int
+    """Freed with it, parity left out."""
 
 
 @dataclass(frozen=True, slots=True)

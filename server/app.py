@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from server.kernel_block import become_io_flusher
 from server.listen import Server, bind_tcp, bind_unix, make_server
 from server.mount import Mounts, mounted
 from server.nfs import exported
+from server.snapshots import Schedules
 from server.state import Credentials, StateDirectory, new_credentials
 from server.store import open_store
 from server.telemetry.collector import ServerCollector, StoreCollector
@@ -146,10 +147,23 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
 
 
 @asynccontextmanager
+async def _schedules(store: ElementStore) -> AsyncIterator[None]:
+    """Snapshots by the clock."""
+    task = asyncio.create_task(Schedules(store).run(), name="snapshot-schedules")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
 async def _faces(daemon: Daemon) -> AsyncIterator[None]:
     """The file faces and the block face."""
     settings = daemon.settings
     async with (
+        _schedules(daemon.store),
         mounted(daemon.mounts, settings.file),
         exported(daemon.store, settings.nfs, daemon.state) as nfs,
         volumes_served(daemon.blocks),

@@ -51,6 +51,9 @@ HELP = {
     "device_up": "1 while the device is live.",
     "device_size_bytes": "The device's space.",
     "device_used_bytes": "The device's space in use.",
+    "snapshot_images": "Spaces that snapshots show: one a snapshot, and one more for each clone inside of what it was taken of.",
+    "clones": "Clones and restored views, each reading an origin for what it has not changed.",
+    "snapshot_epoch": "Raised by every snapshot, and by every clone of what lives.",
 }
 NFS_HELP = {
     "nfs_calls_total": "Calls answered, by procedure; `other` are those of MOUNT, locks and the port mapper.",

@@ -16,6 +16,7 @@ mod mount;
 mod nfs;
 mod pool;
 mod shared;
+mod snapshots;
 mod staged;
 mod store;
 mod values;
@@ -34,6 +35,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<memory::MemoryDevices>()?;
     module.add_class::<files::Files>()?;
+    module.add_class::<snapshots::Snapshots>()?;
     module.add_class::<mount::FuseMount>()?;
     module.add_class::<nfs::NfsServer>()?;
     module.add_class::<block::BlockTarget>()?;

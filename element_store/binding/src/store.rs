@@ -10,6 +10,7 @@ use crate::files::Files;
 use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::snapshots::Snapshots;
 use crate::staged::Staged;
 use crate::values::ToPython;
 use crate::volumes::Volumes;
@@ -205,6 +206,10 @@ impl Store {
 
     fn volumes(&self) -> Volumes {
         Volumes::new(self.shared.clone())
+    }
+
+    fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.shared.clone())
     }
 
     // Views

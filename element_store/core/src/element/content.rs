@@ -114,17 +114,49 @@ fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
     )
 }
 
-fn landed(element: u64, offset: u64, extent: u64) -> LandedRow {
-    LandedRow {
-        element,
-        offset,
-        cutting: Cutting::Content,
-        extent,
+/// Where content lands, and how the reducer is to cut it.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot {
+    pub element: u64,
+    pub offset: u64,
+    pub cutting: Cutting,
+}
+
+impl Spot {
+    /// Where new content begins.
+    pub fn start(element: u64) -> Self {
+        Self::at(element, 0)
+    }
+
+    /// In content that grows at its end.
+    pub fn at(element: u64, offset: u64) -> Self {
+        Self {
+            element,
+            offset,
+            cutting: Cutting::Content,
+        }
+    }
+
+    /// In content that changes in place: what changes is a page, wherever it lies.
+    pub fn in_place(element: u64, offset: u64) -> Self {
+        Self {
+            cutting: Cutting::Aligned,
+            ..Self::at(element, offset)
+        }
+    }
+
+    fn landed(&self, extent: u64) -> LandedRow {
+        LandedRow {
+            element: self.element,
+            offset: self.offset,
+            cutting: self.cutting,
+            extent,
+        }
     }
 }
 
-/// Lands `bytes` in the journal as one extent of the element at `offset`. The range must be free.
-pub(super) fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+/// Lands `bytes` in the journal as one extent. The range must be free.
+pub(super) fn land(tx: &mut Transaction, spot: Spot, bytes: &[u8]) -> Result<()> {
     let (id, position) = (tx.new_id(), tx.land(bytes)?);
     let length = bytes.len() as u32;
     tx.put_extent(
@@ -137,12 +169,12 @@ pub(super) fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]
             },
         },
     )?;
-    tx.put(keys::landed_journal(position), landed(element, offset, id).encode())?;
+    tx.put(keys::landed_journal(position), spot.landed(id).encode())?;
     map(
         tx,
-        element,
+        spot.element,
         Run {
-            offset,
+            offset: spot.offset,
             extent: id,
             skip: 0,
             length,
@@ -154,22 +186,22 @@ pub(super) fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]
 pub fn attach(tx: &mut Transaction, element: u64, source: Source) -> Result<u64> {
     match source {
         Source::Small(bytes) if bytes.is_empty() => Ok(0),
-        Source::Small(bytes) => land(tx, element, 0, &bytes).map(|()| bytes.len() as u64),
-        Source::Staged(extents) => append(tx, element, 0, extents),
+        Source::Small(bytes) => land(tx, Spot::start(element), &bytes).map(|()| bytes.len() as u64),
+        Source::Staged(extents) => append(tx, Spot::start(element), extents),
     }
 }
 
-/// Adds staged extents one after another from `offset` on; returns where they end.
-pub fn append(tx: &mut Transaction, element: u64, offset: u64, extents: Vec<(u64, ExtentRow)>) -> Result<u64> {
-    extents.into_iter().try_fold(offset, |offset, (id, row)| {
+/// Adds staged extents one after another from there on; returns where they end.
+pub fn append(tx: &mut Transaction, spot: Spot, extents: Vec<(u64, ExtentRow)>) -> Result<u64> {
+    extents.into_iter().try_fold(spot.offset, |offset, (id, row)| {
         if let Placement::Raw { location, .. } = &row.placement {
             tx.occupy(location);
-            tx.put(keys::landed_raw(id), landed(element, offset, id).encode())?;
+            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id).encode())?;
         }
         tx.put_extent(id, &row)?;
         map(
             tx,
-            element,
+            spot.element,
             Run {
                 offset,
                 extent: id,
@@ -303,12 +335,12 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     Ok(reached)
 }
 
-/// Content from `offset` on, where there must be none yet.
-pub fn place(tx: &mut Transaction, element: u64, offset: u64, source: Source) -> Result<()> {
+/// Content from there on, where there must be none yet.
+pub fn place(tx: &mut Transaction, spot: Spot, source: Source) -> Result<()> {
     match source {
         Source::Small(bytes) if bytes.is_empty() => Ok(()),
-        Source::Small(bytes) => land(tx, element, offset, &bytes),
-        Source::Staged(extents) => append(tx, element, offset, extents).map(|_| ()),
+        Source::Small(bytes) => land(tx, spot, &bytes),
+        Source::Staged(extents) => append(tx, spot, extents).map(|_| ()),
     }
 }
 

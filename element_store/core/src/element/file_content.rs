@@ -3,7 +3,7 @@
 //! Invariants: content that changed loses its S3 digests and gets another ETag; nobody has pinned it, for whoever reads it as an object was given a
 //! copy; no mapping lies beyond the size.
 
-use super::content::{self, Source};
+use super::content::{self, Source, Spot};
 use super::files::{fail, file_row, node, strip};
 use super::rows::{ElementRow, Etag};
 use super::transaction::Transaction;
@@ -88,7 +88,12 @@ pub fn write(tx: &mut Transaction, inode: u64, place: Place, source: Source, len
     let Some(end) = end else { return fail(Errno::FBIG) };
     changed_content(tx, inode, &mut row)?;
     content::cut(tx, inode, offset, end.min(row.size), usize::MAX)?;
-    content::place(tx, inode, offset, source)?;
+    let spot = if offset < row.size {
+        Spot::in_place(inode, offset)
+    } else {
+        Spot::at(inode, offset)
+    };
+    content::place(tx, spot, source)?;
     let size = row.size.max(end);
     resize(tx, inode, &mut row, size);
     if strip_privileges {

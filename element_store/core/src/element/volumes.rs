@@ -7,7 +7,7 @@
 //! counts what is mapped since; `settle` ends the period: the element gets one more ETag and its holes are counted in it. So nobody is shown old
 //! content's ETag after a period, and a crash in one leaves the row that says so. Invariant: holes of the element less UNSETTLED are its holes.
 
-use super::content;
+use super::content::{self, Spot};
 use super::file_content::renew;
 use super::file_names::vanish;
 use super::namespace::{self, Description, Origin};
@@ -585,7 +585,7 @@ pub fn change<T>(
 /// Bytes instead of what is there.
 pub fn lay(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
     content::cut(tx, element, offset, offset + bytes.len() as u64, usize::MAX)?;
-    content::land(tx, element, offset, bytes)
+    content::land(tx, Spot::in_place(element, offset), bytes)
 }
 
 /// All that must hold of volumes; what is wrong, a sentence each.

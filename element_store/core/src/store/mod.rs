@@ -60,6 +60,7 @@ use crate::element::history::View;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
 use crate::element::{Rows, keys, listing, path, upload, version_listing, versions};
 use crate::error::{Error, Result};
+use crate::filesystem::Errno;
 use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
@@ -254,8 +255,19 @@ impl Store {
             .submit(0, rows, done, move |tx| namespace::set_view_attributes(tx, &name, attributes));
     }
 
-    /// Uploads in progress are aborted. Raises NotFound, Conflict while it holds a key.
+    /// Uploads in progress are aborted. Raises NotFound, Conflict while it holds a key, EROFS for a snapshot.
     pub fn delete_view(&self, name: &str) -> Result<()> {
+        let space = keys::space_of(self.view(name)?.id);
+        if self
+            .core
+            .committer
+            .shared
+            .spaces()
+            .get(space)
+            .is_some_and(|space| space.row.is_image)
+        {
+            return Err(Error::File(Errno::ROFS));
+        }
         let one = ListQuery {
             limit: 1,
             ..Default::default()

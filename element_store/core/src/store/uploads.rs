@@ -7,7 +7,7 @@ use super::read::Pinned;
 use super::{
     Attributes, Completion, Content, Core, Digests, Done, ElementInfo, Staged, Store, Terms, UploadInfo, UploadedPart, rows_for, wait,
 };
-use crate::element::content::{self, Source};
+use crate::element::content::{self, Source, Spot};
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
 use crate::element::rows::ExtentRow;
 use crate::element::transaction::{Pin, Transaction};
@@ -75,7 +75,7 @@ impl Core {
             let batch = std::mem::replace(&mut left, rest);
             let offset = size;
             size = self.committer.run_own(Rank::Own, EXTENT_ROW_BYTES * batch.len(), move |tx| {
-                content::append(tx, element, offset, batch)
+                content::append(tx, Spot::at(element, offset), batch)
             })?;
         }
         Ok((hidden, size))

@@ -112,6 +112,7 @@ fn nothing_in_a_snapshot_changes() {
     );
     refused(wait(|done| world.store.create_upload(&alias, b"x", attributes.clone(), BTreeMap::new(), done)).map(drop));
     refused(wait(|done| world.store.set_view_attributes(&alias, attributes, done)).map(drop));
+    refused(world.store.delete_view(&alias));
     let removal = Removal {
         key: b"a/b".to_vec(),
         ..Removal::default()

@@ -2,7 +2,7 @@
 
 use super::{RUN_BYTES, STEP_RUNS_MAX, State, block_error, volume};
 use crate::block::{self, BlockDevice, COMPARE_BYTES_MAX, TRANSFER_BYTES_MAX, Volume};
-use crate::element::content::{self, Run, Source};
+use crate::element::content::{self, Run, Source, Spot};
 use crate::element::rows::MappingRow;
 use crate::element::transaction::Transaction;
 use crate::element::{Rows, keys, volumes};
@@ -116,7 +116,7 @@ impl Device {
         let content = staged.clone();
         let work = move |tx: &mut Transaction| {
             content::cut(tx, element, offset, offset + length, usize::MAX)?;
-            content::place(tx, element, offset, content.source.clone())
+            content::place(tx, Spot::in_place(element, offset), content.source.clone())
         };
         let (payload, extents) = match &staged.source {
             Source::Small(bytes) => (bytes.len(), 1),
