@@ -26,7 +26,8 @@ impl Volumes {
             .call(py, move |store| store.create_volume(&path, attributes, size, block_size))
     }
 
-    fn from_file(&self, py: Python<'_>, path: String, block_size: u32) -> Future {
+    #[pyo3(name = "from_file")]
+    fn adopt(&self, py: Python<'_>, path: String, block_size: u32) -> Future {
         self.shared.call(py, move |store| store.volume_from_file(&path, block_size))
     }
 

@@ -18,20 +18,22 @@ from server.client import connect
 from tests.proof.block.host import Host
 from tests.proof.daemon import Daemon, free_port, trefoil
 from tests.proof.files import DURABLE_NS, PAUSE_SECONDS, Entry, Written
+from tests.proof.judge import PROBE_KEY
 from tests.proof.load import Client
 from tests.proof.powerloss.daemon_subject import DaemonSession, leave_out_environment
 
 VOLUME = "disk"
-VOLUME_BYTES = 64 << 20
-PLACE_BYTES = 128 << 10
+VOLUME_BYTES = 128 << 20
+PLACE_BYTES = 256 << 10
 DATA_BYTES_MAX = 100_000
-"""With the head, what one command carries and one place holds."""
+"""Of the load; with the head, what lands in the journal."""
 KEYS_MAX = 64
 """Of a thread."""
 THREADS_MAX = 6
 BLOCK_BYTES = 512
 DIARY_BLOCK_BYTES = 4096
-DIARY_OFFSET = KEYS_MAX * THREADS_MAX * PLACE_BYTES
+PROBE_PLACE = KEYS_MAX * THREADS_MAX * PLACE_BYTES
+DIARY_OFFSET = PROBE_PLACE + PLACE_BYTES
 HOST = "nqn.2014-08.org.nvmexpress:uuid:00000000-1111-4222-8333-{number:012d}"
 _HEAD = struct.Struct("<8sHI")
 _MAGIC = b"PROOFKEY"
@@ -107,7 +109,7 @@ class BlockClient:
         self._operations = 0
 
     def put(self, key: str, data: bytes) -> None:
-        assert len(data) <= DATA_BYTES_MAX
+        assert len(data) <= PLACE_BYTES - BLOCK_BYTES
         head = (_HEAD.pack(_MAGIC, len(key), len(data)) + key.encode()).ljust(BLOCK_BYTES, b"\0")
         durable = self._is_durable()
         self._host.write(self._nsid, _place(key), head + data + bytes(-len(data) % BLOCK_BYTES), durable=durable)
@@ -155,6 +157,8 @@ class BlockClient:
 
 
 def _place(key: str) -> int:
+    if key == PROBE_KEY:
+        return PROBE_PLACE
     match = re.fullmatch(r"t(\d+)/(?:deep/)*k(\d+)", key)
     assert match
     thread, index = int(match[1]), int(match[2])

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def main() -> None:
     if step("connect with digests", lambda: connect(todo)):
         device = found(todo["uuid"])
         for name, make in FILESYSTEMS.items():
-            step(f"{name}: made, filled, checked", lambda name=name, make=make: filesystem(device, name, make))
+            step(f"{name}: made, filled, checked", partial(filesystem, device, name, make))
         step("fio verifies random sizes", lambda: fio(device, todo["fio_seconds"]))
         step("discard", lambda: discard(device))
         step("resize is seen", lambda: resize(device, todo))
