@@ -94,6 +94,11 @@ pub fn connect(
     if !controller.add_queue(connect.queue, mailbox) {
         return Err(Status::SEQUENCE_ERROR.into());
     }
+    if connect.queue != 0 && !controller.is_ready() {
+        // It ended, or was reset, while this queue was added: nobody would close it.
+        controller.remove_queue(connect.queue, mailbox);
+        return Err(Status::SEQUENCE_ERROR.into());
+    }
     let authentication = host.filter(|_| role == Role::Io);
     let authentication = authentication.and_then(|host| Authentication::of(&host, &access, &shared.nqn));
     let required = if authentication.is_some() { AUTHENTICATION_REQUIRED } else { 0 };

@@ -95,6 +95,8 @@ pub struct Connection {
     stopping: Option<Instant>,
     /// After what is in the outbox.
     ends_after_flush: bool,
+    /// A deadline had passed when it last woke up.
+    overdue: bool,
     /// Reads that are to go to the pool because reads took long.
     slow_reads: u32,
 }
@@ -125,6 +127,7 @@ impl Connection {
             accepted: Instant::now(),
             stopping: None,
             ends_after_flush: false,
+            overdue: false,
             slow_reads: 0,
         })
     }
@@ -166,22 +169,19 @@ impl Connection {
             // What arrived before waits in the inbox, where the socket does not tell of it.
             return Ok(());
         }
-        let deadline = self.deadline();
-        let woken = self.mailbox.sleep(&self.socket, reads, !sent, deadline.map(|(at, _)| at));
+        let deadline = self.passed_again()?;
+        let woken = self.mailbox.sleep(&self.socket, reads, !sent, deadline);
         let woken = woken.map_err(|_| End::Gone)?;
-        if woken.readable && reads {
-            return self.receive_some();
-        }
-        match deadline {
-            Some((at, end)) if !woken.writable && Instant::now() >= at => self.expire(end),
-            _ => Ok(()),
-        }
+        self.overdue = deadline.is_some_and(|at| Instant::now() >= at);
+        if woken.readable && reads { self.receive_some() } else { Ok(()) }
     }
 
-    /// A deadline came while nothing else did. Mail may have changed what it was for.
-    fn expire(&self, end: End) -> Result<(), End> {
-        let still = self.deadline().is_some_and(|(at, _)| at <= Instant::now());
-        if still { Err(end) } else { Ok(()) }
+    /// The next deadline. One that has passed ends the connection only after another look at what has arrived: it may have been there in time.
+    fn passed_again(&mut self) -> Result<Option<Instant>, End> {
+        match self.deadline() {
+            Some((at, end)) if self.overdue && Instant::now() >= at => Err(end),
+            deadline => Ok(deadline.map(|(at, _)| at)),
+        }
     }
 
     fn take_mail(&mut self) -> Result<(), End> {
