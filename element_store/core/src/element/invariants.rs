@@ -1,7 +1,7 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
 use super::content;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
+use super::rows::{ChunkRow, EXTENT_BYTES_MAX, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, PartRow, Placement, VersionRow};
 use super::{Rows, aside, keys, namespace, path};
 use crate::error::Result;
 use crate::meta::decode_counter;
@@ -300,6 +300,9 @@ fn check_mappings(rows: &dyn Rows, files: &BTreeMap<u64, Option<u64>>, findings:
         }
         if last.0 == element && last.1 > offset {
             findings.add(format!("mappings of {element} overlap at {offset}"));
+        }
+        if row.length as usize > EXTENT_BYTES_MAX {
+            findings.add(format!("a mapping of {element} at {offset} is longer than an extent"));
         }
         last = (element, end);
         *references.entry(row.extent).or_default() += 1;
