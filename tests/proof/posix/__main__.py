@@ -33,17 +33,24 @@ def main() -> None:
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
     if options.suite == "xfstests":
         verdict = _xfstests(options)
+        _say(verdict)
     elif options.engine is not None:
         with _daemon(options.engine, options.work) as options.mount:
             verdict = _run(options)
+            # What the daemon may complain of at its end does not hide it.
+            _say(verdict)
     elif options.mount is not None and os.path.ismount(options.mount):
         verdict = _run(options)
+        _say(verdict)
     else:
         sys.exit(f"{options.mount} is not a mount")
+    sys.exit(0 if verdict.good else 1)
+
+
+def _say(verdict: Verdict) -> None:
     for failure in verdict.failures:
         print(failure)
-    print(verdict.sentence())
-    sys.exit(0 if verdict.good else 1)
+    print(verdict.sentence(), flush=True)
 
 
 @contextmanager
