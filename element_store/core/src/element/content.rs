@@ -6,7 +6,7 @@
 use super::Rows;
 use super::chunks::{self, drop_chunk};
 use super::keys;
-use super::rows::{CHECKSUM_BLOCK, ExtentRow, LandedRow, MappingRow, Placement, is_tombstone};
+use super::rows::{CHECKSUM_BLOCK, EXTENT_BYTES_MAX, ExtentRow, LandedRow, MappingRow, Placement, is_tombstone};
 use super::transaction::{Taken, Transaction};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
@@ -63,17 +63,20 @@ fn run_of(key: &[u8], value: &[u8]) -> Result<Run> {
 }
 
 /// Whole runs that touch [start, stop), in order, at most `limit`.
+///
+/// Most changes and reads meet one run that covers all they touch: it is found by its key, without looking around it. Looking around costs more the more
+/// often the rows nearby were written since the tree's last flush, as each write of them is passed by.
 pub fn runs(rows: &dyn Rows, element: u64, start: u64, stop: u64, limit: usize) -> Result<Vec<Run>> {
-    let mut found = Vec::new();
-    let first = keys::mapping(element, 0);
-    if let Some(row) = rows.range(&first, &keys::mapping(element, start), true).next() {
-        let (key, value) = row?;
-        let run = run_of(&key, &value)?;
-        if run.end() > start && start < stop {
-            found.push(run);
-        }
+    if start >= stop || limit == 0 {
+        return Ok(Vec::new());
     }
-    for row in rows.range(&keys::mapping(element, start), &keys::mapping(element, stop), false) {
+    let mut found = Vec::new();
+    found.extend(run_at(rows, element, start)?);
+    let at = found.last().map_or(start, Run::end);
+    if at >= stop {
+        return Ok(found);
+    }
+    for row in rows.range(&keys::mapping(element, at), &keys::mapping(element, stop), false) {
         if found.len() >= limit {
             break;
         }
@@ -81,6 +84,19 @@ pub fn runs(rows: &dyn Rows, element: u64, start: u64, stop: u64, limit: usize) 
         found.push(run_of(&key, &value)?);
     }
     Ok(found)
+}
+
+/// The run that covers byte `at`.
+fn run_at(rows: &dyn Rows, element: u64, at: u64) -> Result<Option<Run>> {
+    let key = keys::mapping(element, at);
+    if let Some(value) = rows.get(&key)? {
+        return run_of(&key, &value).map(Some);
+    }
+    // No run is longer than an extent.
+    let first = keys::mapping(element, at.saturating_sub(EXTENT_BYTES_MAX as u64 - 1));
+    let before = rows.range(&first, &key, true).next().transpose()?;
+    let run = before.map(|(key, value)| run_of(&key, &value)).transpose()?;
+    Ok(run.filter(|run| run.end() > at))
 }
 
 /// Runs cut to [start, stop).

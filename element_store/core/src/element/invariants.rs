@@ -2,7 +2,8 @@
 
 use super::history::{TABLES, Versioned, space_of};
 use super::rows::{
-    ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow, born, is_tombstone, plain_bytes,
+    ChunkRow, EXTENT_BYTES_MAX, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow, born,
+    is_tombstone, plain_bytes,
 };
 use super::space::{Space, Spaces};
 use super::{Rows, aside, chunks, content, keys, namespace, path, snapshot_work, snapshots, volumes};
@@ -376,6 +377,9 @@ fn check_contents(seen: &Seen, files: &BTreeMap<u64, Option<u64>>, findings: &mu
         }
         if last.0 == element && last.1 > offset {
             findings.add(format!("mappings of {element} overlap at {offset}"));
+        }
+        if row.length as usize > EXTENT_BYTES_MAX {
+            findings.add(format!("a mapping of {element} at {offset} is longer than an extent"));
         }
         last = (element, end);
         Ok(())

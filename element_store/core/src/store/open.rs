@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::meta::checkpoint::restore;
 use crate::meta::lsm::{LsmEngine, LsmSettings};
-use crate::meta::{MetaStore, decode_counter, monotonic_clock};
+use crate::meta::{MetaStore, decode_counter, thread_clock};
 use crate::pool::{self, Code, FormatOptions, Identity, Pool};
 use crate::segment::{self, Class, Persist, SegmentLayout, Segments, ZoneGeometry};
 use std::collections::HashMap;
@@ -120,7 +120,7 @@ impl Store {
         let drives: Arc<PoolDrives> = Arc::new(PoolDrives::new(pool.devices.clone()));
         let root = root::read_newest(&pool)?;
         let (engine, root) = restore_tree(&pool, &drives, state, root, &options.metadata)?;
-        let meta = MetaStore::new(engine.clone(), monotonic_clock());
+        let meta = MetaStore::new(engine.clone(), thread_clock());
         let mut replayed = meta.applied();
         let journal = Journal::recover(pool.clone(), root.start, root.keep_from, &mut |record| {
             replayed = replayed.max(commit::replay(&meta, record.body)?);
