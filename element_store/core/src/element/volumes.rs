@@ -22,7 +22,7 @@ use crate::block::{VOLUMES_MAX, VolumeId};
 use crate::element::info::{Condition, Terms};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a volume is: `Place`.
 const PLACE: u8 = 0;
@@ -519,10 +519,9 @@ pub fn lay(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Res
     content::land(tx, Spot::in_place(element, offset), bytes)
 }
 
-/// All that must hold of volumes; what is wrong, a sentence each.
+/// All that must hold of volumes; what is wrong, a sentence each. A mark to which no row of a volume leads is a clone's or a snapshot's.
 pub fn check(rows: &dyn Rows) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
-    let mut known = BTreeMap::new();
+    let (mut wrong, mut known) = (Vec::new(), BTreeSet::new());
     let (from, to) = keys::table(keys::VOLUME);
     for row in rows.range(&from, &to, false) {
         let (key, value) = row?;
@@ -531,27 +530,30 @@ pub fn check(rows: &dyn Rows) -> Result<Vec<String>> {
             continue;
         };
         let id = u32::from_be_bytes(id);
-        if *what == PLACE {
-            known.insert(id, Place::decode(&value)?);
-        } else if !known.contains_key(&id) {
-            wrong.push(format!("something is kept of volume {id}, which is not there"));
-        }
-    }
-    let (from, to) = keys::table(keys::ELEMENT);
-    for row in rows.range(&from, &to, false) {
-        let (key, value) = row?;
-        let (element, row) = (keys::id_of(&key), ElementRow::decode(&value)?);
-        let Some(mark) = Mark::of(&row)? else { continue };
-        let Some(place) = known.get(&mark.id).filter(|place| place.element == element) else {
+        if *what != PLACE {
+            if !known.contains(&id) {
+                wrong.push(format!("something is kept of volume {id}, which is not there"));
+            }
             continue;
-        };
-        let named = path::entry(rows, place.directory, &place.name)?;
-        known.remove(&mark.id);
-        if named.is_none_or(|entry| entry.element != element) {
-            wrong.push(format!("element {element} is volume {} and cannot be found as that", mark.id));
+        }
+        known.insert(id);
+        let place = Place::decode(&value)?;
+        let row = rows
+            .get(&keys::element(place.element))?
+            .map(|bytes| ElementRow::decode(&bytes))
+            .transpose()?;
+        if row
+            .map(|row| Mark::of(&row))
+            .transpose()?
+            .flatten()
+            .is_none_or(|mark| mark.id != id)
+        {
+            wrong.push(format!("volume {id} has no element that is marked so"));
+        }
+        if path::entry(rows, place.directory, &place.name)?.is_none_or(|entry| entry.element != place.element) {
+            wrong.push(format!("element {} is volume {id} and cannot be found as that", place.element));
         }
     }
-    wrong.extend(known.keys().map(|id| format!("volume {id} has no element that is marked so")));
     Ok(wrong)
 }
 
