@@ -565,7 +565,9 @@ impl Store {
             };
             let named = found.named().into_iter().map(|(name, value)| (name.to_owned(), value));
             let used = usage.map(|usage| usage.named()).into_iter().flatten();
-            Ok(named.chain(used.map(|(name, value)| (name.to_owned(), value as i64))).collect::<BTreeMap<_, _>>())
+            Ok(named
+                .chain(used.map(|(name, value)| (name.to_owned(), value as i64)))
+                .collect::<BTreeMap<_, _>>())
         })
     }
 

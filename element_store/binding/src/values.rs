@@ -126,7 +126,9 @@ impl ToPython for Vec<Part> {
             let chunk = (part.chunk, part.chunk_bytes, part.stored_bytes, part.bases, part.references);
             (range, chunk, (part.segment, part.shard, part.at))
         };
-        Ok(PyList::new(py, self.into_iter().map(fields).collect::<Vec<_>>())?.into_any().unbind())
+        Ok(PyList::new(py, self.into_iter().map(fields).collect::<Vec<_>>())?
+            .into_any()
+            .unbind())
     }
 }
 
