@@ -62,12 +62,12 @@ def nonzero_bytes(directory: Path) -> int:
 async def ingest(store: Store, directory: Path) -> None:
     attributes = Attributes(uid=0, gid=0, mode=0o644, xattrs={})
     for path in files(directory):
-        staged = store.stage([])
+        staged = store.stage()
         with path.open("rb") as file:
             while piece := file.read(PIECE_BYTES):
                 await staged.write(piece)
         digests = await staged.finish()
-        await store.publish(VIEW, str(path.relative_to(directory.parent)).encode(), staged, attributes, digests)
+        await store.publish(VIEW, str(path.relative_to(directory.parent)).encode(), staged, attributes, digests=digests)
 
 
 async def reduced(store: Store) -> Mapping[str, int]:

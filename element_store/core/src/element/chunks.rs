@@ -86,6 +86,17 @@ pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Locat
     tx.put_chunk(id, &new)
 }
 
+/// A chunk is encoded otherwise, without references, and lies elsewhere; nothing happens if it is gone or changed meanwhile.
+pub fn recode(tx: &mut Transaction, id: u64, old: &ChunkRow, new: &ChunkRow) -> Result<()> {
+    if chunk(tx, id)?.as_ref() != Some(old) {
+        return Ok(());
+    }
+    tx.count_live(old.location.segment, -old.footprint());
+    tx.count_live(new.location.segment, new.footprint());
+    tx.put_chunk(id, new)?;
+    old.bases.iter().try_for_each(|base| drop_chunk(tx, *base))
+}
+
 /// An extent that was cut: its row as it was read, and what it consists of now.
 #[derive(Debug, Clone)]
 pub struct Reduced {

@@ -23,6 +23,7 @@ mod reduce;
 #[cfg(test)]
 mod reduce_tests;
 mod reducer;
+mod reduction_counters;
 mod reduction_report;
 pub mod root;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod snapshot_simulation;
 mod snapshots;
 mod status;
 pub mod tables;
+mod tend;
 mod upkeep;
 mod uploads;
 mod volumes;
@@ -69,7 +71,8 @@ use chunk_cache::ChunkCache;
 use commit::{Committer, Rank};
 use guard::Guard;
 use landing::Holds;
-use reducer::{Reducer, ReductionCounters};
+use reducer::Reducer;
+use reduction_counters::ReductionCounters;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -234,7 +234,7 @@ impl Core {
         Ok(())
     }
 
-    fn decode_chunk(&self, rows: &dyn Rows, row: &ChunkRow, into: &mut [u8]) -> Result<()> {
+    pub(super) fn decode_chunk(&self, rows: &dyn Rows, row: &ChunkRow, into: &mut [u8]) -> Result<()> {
         let stored = 0..row.location.length;
         match row.encoding {
             Encoding::Raw if row.location.length == row.length => self.segments.read_into(&row.location, stored, row.checksum, into),

@@ -129,20 +129,27 @@ impl Core {
         Ok(count)
     }
 
+    /// Some of those that wait, from the oldest on. Ids are taken when content arrives and rows written when it is named: once no row is left above
+    /// the floor, the search begins at the start again.
     fn landed_raw(&self, rows: &dyn Rows) -> Result<Vec<LandedRow>> {
-        let (from, to) = keys::table(keys::LANDED_RAW);
-        let reducer = self.reducer();
-        let mut waiting = Vec::new();
-        for row in rows.range(&from, &to, false) {
-            let landed = LandedRow::decode(&row?.1)?;
-            if !reducer.is_skipped(landed.extent) {
-                waiting.push(landed);
+        let (_, to) = keys::table(keys::LANDED_RAW);
+        let mut reducer = self.reducer();
+        loop {
+            let (floor, mut waiting) = (*reducer.raw_floor(), Vec::new());
+            for row in rows.range(&keys::landed_raw(floor), &to, false) {
+                let landed = LandedRow::decode(&row?.1)?;
+                if !reducer.is_skipped(landed.extent) {
+                    waiting.push(landed);
+                }
+                if waiting.len() == STEP_ROWS {
+                    break;
+                }
             }
-            if waiting.len() == STEP_ROWS {
-                break;
+            *reducer.raw_floor() = waiting.first().map_or(0, |landed| landed.extent);
+            if !waiting.is_empty() || floor == 0 {
+                return Ok(waiting);
             }
         }
-        Ok(waiting)
     }
 
     /// Taken by one step at a time; nobody else waits for it.

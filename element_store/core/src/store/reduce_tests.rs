@@ -241,6 +241,31 @@ fn a_reference_lives_as_long_as_a_delta_needs_it_and_no_longer() {
     assert!(world.read("old").unwrap() == old);
 }
 
+/// A reference that one small delta is left of is worth less than what it takes.
+#[test]
+fn a_reference_that_is_not_worth_its_bytes_any_more_goes() {
+    let world = World::balanced();
+    let old = noise(9, 600_000);
+    world.put("old", &old);
+    world.reduce();
+    let half = [&old[..300_000], &noise(10, 300_000)].concat();
+    world.put("new", &edited(&half, 5_000));
+    world.reduce();
+    world.delete("old");
+    let held = world.reduce();
+    assert!(held.held_chunks > 0);
+    assert_eq!(world.store.core.tend(0).unwrap(), None);
+    let after = world.reduce();
+    assert!(
+        after.held_bytes + after.stored_bytes <= held.held_bytes + held.stored_bytes,
+        "{held:?} {after:?}"
+    );
+    assert!(after.stored_bytes + after.held_bytes < 1_000_000);
+    assert!(world.read("new").unwrap() == edited(&half, 5_000));
+    world.delete("new");
+    assert_eq!(world.reduce().chunks, 0);
+}
+
 #[test]
 fn zeros_are_stored_nowhere() {
     let world = World::balanced();

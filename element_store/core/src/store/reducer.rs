@@ -5,6 +5,7 @@
 
 use super::Core;
 use super::reduce::Stream;
+use super::reduction_counters::{ReductionCounters, add, timed};
 use crate::codec::checksum;
 use crate::element::chunks::{self, Reduced};
 use crate::element::rows::{ChunkRow, Encoding, Piece};
@@ -23,8 +24,7 @@ use crate::segment::Location;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 /// Pages that one chunk may make the reducer load.
 const PAGE_LOADS_MAX: usize = 4;
@@ -51,50 +51,6 @@ impl Default for ReductionSettings {
     }
 }
 
-/// Since open. Bytes are plain ones unless they say otherwise.
-#[derive(Debug, Default)]
-pub struct ReductionCounters {
-    pub extents: AtomicU64,
-    /// Extents that had to be taken again.
-    pub missed: AtomicU64,
-    pub bytes: AtomicU64,
-    pub zero_bytes: AtomicU64,
-    pub duplicate_bytes: AtomicU64,
-    pub delta_bytes: AtomicU64,
-    pub compressed_bytes: AtomicU64,
-    pub raw_bytes: AtomicU64,
-    pub stored_delta_bytes: AtomicU64,
-    pub stored_compressed_bytes: AtomicU64,
-    pub chunks: AtomicU64,
-    pub deltas: AtomicU64,
-    /// Deltas with two references.
-    pub doubles: AtomicU64,
-    /// Deltas that were encoded, accepted or not.
-    pub attempts: AtomicU64,
-    pub page_loads: AtomicU64,
-    pub cut_ns: AtomicU64,
-    pub fingerprint_ns: AtomicU64,
-    pub sketch_ns: AtomicU64,
-    pub find_ns: AtomicU64,
-    pub delta_ns: AtomicU64,
-    pub compress_ns: AtomicU64,
-    pub store_ns: AtomicU64,
-    pub swap_ns: AtomicU64,
-    pub hook_bytes: AtomicU64,
-}
-
-fn add(counter: &AtomicU64, value: usize) {
-    counter.fetch_add(value as u64, Ordering::Relaxed);
-}
-
-/// Runs `work` and adds the time it took.
-fn timed<T>(counter: &AtomicU64, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    counter.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-    result
-}
-
 pub(super) struct Reducer {
     settings: ReductionSettings,
     gear: Gear,
@@ -107,6 +63,7 @@ pub(super) struct Reducer {
     page_next: Option<u32>,
     /// The page that takes the next chunks.
     open: Option<(u32, Vec<PageEntry>)>,
+    raw_floor: u64,
     /// Extents that could not be read.
     skipped: HashSet<u64>,
     /// For the chunks of a draft: leasing some waits for the writer, which a draft must not.
@@ -124,9 +81,19 @@ impl Reducer {
             hooked: Some(0),
             page_next: None,
             open: None,
+            raw_floor: 0,
             skipped: HashSet::new(),
             ids: VecDeque::new(),
         }
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
+    /// Where the search for landed extents begins: past the deleted rows of those that were moved.
+    pub fn raw_floor(&mut self) -> &mut u64 {
+        &mut self.raw_floor
     }
 
     pub fn skip(&mut self, extent: u64) {
@@ -399,7 +366,7 @@ impl<'a> Draft<'a> {
                 self.pages.insert(*number, entries.clone());
             }
         }
-        self.core.reduction_counters.note(&encoded, plain.len());
+        encoded.count(&self.core.reduction_counters, plain.len());
         if encoded.bases.is_empty() && slot.is_some() {
             self.plain.insert(id, plain.into());
         }
@@ -610,58 +577,20 @@ impl Encoded {
     }
 }
 
-impl ReductionCounters {
-    /// By their names in metrics.
-    pub fn named(&self) -> [(&'static str, u64); 16] {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("extents_total", load(&self.extents)),
-            ("extents_missed_total", load(&self.missed)),
-            ("bytes_total", load(&self.bytes)),
-            ("zero_bytes_total", load(&self.zero_bytes)),
-            ("duplicate_bytes_total", load(&self.duplicate_bytes)),
-            ("delta_bytes_total", load(&self.delta_bytes)),
-            ("compressed_bytes_total", load(&self.compressed_bytes)),
-            ("raw_bytes_total", load(&self.raw_bytes)),
-            ("stored_delta_bytes_total", load(&self.stored_delta_bytes)),
-            ("stored_compressed_bytes_total", load(&self.stored_compressed_bytes)),
-            ("chunks_total", load(&self.chunks)),
-            ("deltas_total", load(&self.deltas)),
-            ("deltas_of_two_total", load(&self.doubles)),
-            ("delta_attempts_total", load(&self.attempts)),
-            ("page_loads_total", load(&self.page_loads)),
-            ("hook_bytes", load(&self.hook_bytes)),
-        ]
-    }
-
-    /// Nanoseconds of the reducer's thread by stage.
-    pub fn stages(&self) -> [(&'static str, u64); 8] {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("cut", load(&self.cut_ns)),
-            ("fingerprint", load(&self.fingerprint_ns)),
-            ("sketch", load(&self.sketch_ns)),
-            ("find", load(&self.find_ns)),
-            ("delta", load(&self.delta_ns)),
-            ("compress", load(&self.compress_ns)),
-            ("store", load(&self.store_ns)),
-            ("swap", load(&self.swap_ns)),
-        ]
-    }
-
-    fn note(&self, encoded: &Encoded, plain: usize) {
-        add(&self.chunks, 1);
-        match encoded.encoding {
-            Encoding::Raw => add(&self.raw_bytes, plain),
+impl Encoded {
+    fn count(&self, counters: &ReductionCounters, plain: usize) {
+        add(&counters.chunks, 1);
+        match self.encoding {
+            Encoding::Raw => add(&counters.raw_bytes, plain),
             Encoding::Zstd => {
-                add(&self.compressed_bytes, plain);
-                add(&self.stored_compressed_bytes, encoded.bytes.len());
+                add(&counters.compressed_bytes, plain);
+                add(&counters.stored_compressed_bytes, self.bytes.len());
             }
             Encoding::Delta => {
-                add(&self.deltas, 1);
-                add(&self.doubles, usize::from(encoded.bases.len() == 2));
-                add(&self.delta_bytes, plain);
-                add(&self.stored_delta_bytes, encoded.bytes.len());
+                add(&counters.deltas, 1);
+                add(&counters.doubles, usize::from(self.bases.len() == 2));
+                add(&counters.delta_bytes, plain);
+                add(&counters.stored_delta_bytes, self.bytes.len());
             }
         }
     }

@@ -309,8 +309,9 @@ impl World {
 
     fn background(&mut self) -> Result<()> {
         let core = self.store.core.clone();
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => core.checkpoint()?,
+            4 => drop(core.tend(0)?),
             3 => drop(core.compact()?),
             1 => while core.reduce_journal(u64::MAX)? > 0 {},
             2 => while core.reduce_raw()? > 0 {},
@@ -546,6 +547,10 @@ fn everything_given_back(mut world: World) {
             wait(|done| world.store.delete("v", removal, Versioning::Off, done)).unwrap();
         }
         world.model.remove(key);
+    }
+    // A power cut may have left one under way.
+    for upload in world.store.list_uploads("v", b"", b"", "", 100).unwrap() {
+        wait(|done| world.store.abort_upload("v", &upload.key, &upload.id, done)).unwrap();
     }
     let core = world.store.core.clone();
     for _ in 0..3 {

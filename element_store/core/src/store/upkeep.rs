@@ -31,6 +31,8 @@ const IDLE_CHANGES: u64 = 8;
 const IDLE_LANDED_BYTES: u64 = 1 << 20;
 /// Of the space for users; while less is free, landed content is reduced whether users rest or not.
 const FILLING_PERCENT: u64 = 40;
+/// Between walks over all chunks for references that outlive their use.
+const TEND_INTERVAL: Duration = Duration::from_secs(600);
 /// Mappings given back in one transaction.
 const FREE_MAPPINGS: usize = 512;
 /// A table segment that is live to less than one part in this many is rewritten.
@@ -255,9 +257,10 @@ impl Core {
 
     pub(super) fn run_reducer(&self) {
         let (mut mark, mut seen) = (0, self.users_work());
+        let mut tended = (Instant::now(), 0);
         while !self.wake.is_stopped() {
             self.wake.reducer.wait(TICK);
-            let step = self.reduce_step(&mut seen, mark);
+            let step = self.reduce_step(&mut seen, mark, &mut tended);
             match &step {
                 Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
                 Ok(true) => self.committer.set_pool_full(false),
@@ -283,8 +286,8 @@ impl Core {
         now.0 - before.0 <= IDLE_CHANGES && now.1 - before.1 <= IDLE_LANDED_BYTES
     }
 
-    /// `mark`: where the journal ended a tick ago. True if something was moved.
-    fn reduce_step(&self, seen: &mut (u64, u64), mark: u64) -> Result<bool> {
+    /// `mark`: where the journal ended a tick ago. `tended`: when references were looked at last, and how far. True if something was moved.
+    fn reduce_step(&self, seen: &mut (u64, u64), mark: u64, tended: &mut (Instant, u64)) -> Result<bool> {
         let mut idle = self.is_idle(seen);
         let (used, capacity) = self.committer.journal_use();
         let pressed = self.wake.pressed[1].swap(false, Ordering::SeqCst);
@@ -303,8 +306,24 @@ impl Core {
             }
             self.wake_upkeep();
         }
-        // Landed segments wait for users to rest, unless the pool fills up with them.
+        // Landed segments wait for users to rest, unless the pool fills up with them. If that needs space, compaction may make it.
         idle &= self.is_idle(seen);
+        let landed = self.reduce_landed(idle, seen);
+        if self.compact()? {
+            self.wake_upkeep();
+            moved += 1;
+        }
+        moved += landed?;
+        if idle && moved == 0 && tended.0.elapsed() >= TEND_INTERVAL {
+            *tended = (Instant::now(), self.tend(tended.1)?.unwrap_or(0));
+        }
+        Ok(moved > 0)
+    }
+
+    /// Returns how many extents.
+    fn reduce_landed(&self, mut idle: bool, seen: &mut (u64, u64)) -> Result<usize> {
+        let (_, capacity) = self.committer.journal_use();
+        let mut moved = 0;
         while (idle || self.is_filling_up()) && !self.wake.is_stopped() {
             let step = self.reduce_raw()?;
             moved += step;
@@ -315,11 +334,7 @@ impl Core {
             self.wake_upkeep();
             idle &= self.is_idle(seen);
         }
-        if self.compact()? {
-            self.wake_upkeep();
-            moved += 1;
-        }
-        Ok(moved > 0)
+        Ok(moved)
     }
 
     fn is_filling_up(&self) -> bool {
