@@ -416,6 +416,8 @@ fn place(tx: &mut Transaction, directory: u64, spelled: &[u8], inode: u64, versi
     let kind = row.kind;
     if kind == Kind::Directory {
         (row.parent, row.detail) = (directory, spelled.to_vec());
+    } else if tx.root_of(inode)? == inode {
+        row.parent = directory;
     }
     tx.put_element(inode, row)?;
     directory::enter(tx, directory, spelled, inode, kind)
