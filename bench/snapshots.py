@@ -93,10 +93,11 @@ async def overwriting(store: Store) -> None:
         view = f"overwritten-{wanted}"
         await store.create_view(view, Attributes(mode=0o755))
         figures = []
-        for number in range(max(wanted, 3)):
+        rounds = max(wanted, 3)
+        for number in range(rounds):
             for key in keys:
                 await store.put(view, key, CONTENT, ATTRIBUTES)
-            if number < wanted:
+            if number >= rounds - wanted:
                 await store.snapshots.create(f"/{view}".encode(), f"s-{number:04}")
         for key in keys:
             figures.append(await measured(store, lambda view=view, key=key: store.put(view, key, CONTENT, ATTRIBUTES)))

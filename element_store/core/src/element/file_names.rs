@@ -420,6 +420,8 @@ fn place(tx: &mut Transaction, directory: u64, spelled: &[u8], inode: u64, versi
     let kind = row.kind;
     if kind == Kind::Directory {
         (row.parent, row.detail) = (directory, spelled.to_vec());
+    } else if tx.root_of(inode)? == inode {
+        row.parent = directory;
     }
     volumes::renamed(tx, inode, &row, directory, spelled)?;
     tx.put_element(inode, row)?;

@@ -65,7 +65,7 @@ pub struct ElementRow {
     pub modified_ns: i64,
     pub changed_ns: i64,
     pub accessed_ns: i64,
-    /// Of a directory: the one that names it; of anything else the view root that it lies in.
+    /// Of a directory, and of a file that is the root of its space: the one that names it; of anything else the root of its space.
     pub parent: u64,
     /// A directory's name there, with its slash; a symlink's target; a device's number, 8 bytes.
     pub detail: Vec<u8>,

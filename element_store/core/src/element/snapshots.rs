@@ -7,7 +7,7 @@ use super::file_names::{claim_directory, is_at_or_above, refuse_aside, succeed};
 use super::files::{as_directory, check_name, find, growing_row};
 use super::rows::{ElementRow, Kind};
 use super::snapshot_work;
-use super::space::{Origin, SpaceRow, Spaces};
+use super::space::{Origin, SpaceRow};
 use super::transaction::Transaction;
 use super::{Rows, directory, keys, metadata, namespace, path, volumes};
 use crate::codec::{Reader, Writer};
@@ -129,19 +129,11 @@ struct Part {
 /// An element and the spaces of the clones below it, the element's first, as they are now.
 fn live_parts(tx: &Transaction, element: u64, epoch: u64) -> Result<Vec<Part>> {
     let space = keys::space_of(element);
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts = Vec::new();
     for id in tx.spaces().tree(space) {
         let row = &tx.spaces().known(id)?.row;
-        if id != space {
-            let root = path::element(tx, row.root)?;
-            // A file does not know its directory.
-            let is_below = match root.kind {
-                Kind::Directory => is_at_or_above(tx, element, root.parent)?,
-                _ => parts.iter().any(|part| part.origin.space == row.parent),
-            };
-            if !is_below {
-                continue;
-            }
+        if id != space && !is_below(tx, row.root, element)? {
+            continue;
         }
         parts.push(Part {
             origin: Origin { space: id, epoch },
@@ -153,13 +145,20 @@ fn live_parts(tx: &Transaction, element: u64, epoch: u64) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// An image and those of its group that lie below it, as origins for others.
-fn image_parts(spaces: &Spaces, image: u64) -> Result<Vec<Part>> {
+/// Has the root its name at or below an element?
+fn is_below(rows: &dyn Rows, root: u64, element: u64) -> Result<bool> {
+    is_at_or_above(rows, element, path::element(rows, root)?.parent)
+}
+
+/// The image of an element and those of its group that lie below it, as origins for others.
+fn image_parts(tx: &Transaction, element: u64) -> Result<Vec<Part>> {
+    let (spaces, image) = (tx.spaces(), keys::space_of(element));
     let group: Vec<u64> = spaces.known(image)?.members.values().copied().collect();
     let (mut found, mut at) = (vec![image], 0);
     while let Some(above) = found.get(at).copied() {
         for id in &group {
-            if spaces.known(*id)?.row.parent == above {
+            let row = &spaces.known(*id)?.row;
+            if row.parent == above && is_below(tx, row.root, element)? {
                 found.push(*id);
             }
         }
@@ -389,7 +388,7 @@ pub fn clone(tx: &mut Transaction, source: u64, directory: u64, name: &[u8]) -> 
     let spelled = place_for(tx, &row, directory, name)?;
     let is_image = tx.spaces().known(space)?.row.is_image;
     let mut parts = if is_image {
-        image_parts(tx.spaces(), space)?
+        image_parts(tx, source)?
     } else {
         let epoch = tx.epoch();
         live_parts(tx, source, epoch)?
@@ -445,7 +444,7 @@ fn enter_root(tx: &mut Transaction, root: u64, row: ElementRow, directory: u64, 
         }
         (row.parent, row.detail) = (directory, spelled.to_vec());
     } else {
-        (row.parent, row.links) = (tx.root_of(directory)?, 1);
+        (row.parent, row.links) = (directory, 1);
         let old = path::entry(tx, directory, spelled)?.map(|entry| entry.element);
         row.version = if old.is_none() { succeed(tx, directory, spelled, None)? } else { 0 };
     }
@@ -467,7 +466,7 @@ pub fn restore(tx: &mut Transaction, place: &Place, name: &str, undo: &Request) 
         return Err(Error::Invalid("that snapshot is of a part only; copy or clone it".into()));
     }
     let kept = take(tx, place.element, undo)?;
-    let parts = image_parts(tx.spaces(), keys::space_of(info.row.root))?;
+    let parts = image_parts(tx, info.row.root)?;
     let row = path::element(tx, info.row.root)?;
     let ids = spawn(tx, &parts, now.parent, false, true)?;
     let root = keys::in_space(place.element, ids[0]);

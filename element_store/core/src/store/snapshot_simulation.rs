@@ -797,6 +797,14 @@ impl Trial {
         expected.insert(String::new(), ('d', Vec::new()));
         seen(self.fs(), ROOT, "", &mut found).map_err(|errno| format!("live: {errno}"))?;
         differ("live", &expected, &found)?;
+        let listed = self.world.store.snapshots(None).map_err(|error| error.to_string())?;
+        let mut listed: Vec<&str> = listed.iter().map(|entry| entry.info.name.as_str()).collect();
+        let mut known: Vec<&str> = self.taken.iter().map(|taken| taken.name.as_str()).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        if listed != known {
+            return Err(format!("the snapshots are {listed:?}, not {known:?}"));
+        }
         self.taken.iter().try_for_each(|taken| self.compare(taken))?;
         self.world.check()
     }

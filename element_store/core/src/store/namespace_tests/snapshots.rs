@@ -199,6 +199,28 @@ fn a_bucket_that_was_deleted_comes_back_from_its_snapshot() {
     world.check();
 }
 
+/// Each clone of a file took those along that lay beside it, so that they doubled.
+#[test]
+fn a_clone_takes_along_only_what_lies_below() {
+    let world = World::new();
+    world.put(b"a/file", b"x");
+    let spaces = || world.store.core.committer.shared.spaces().iter().count();
+    for number in 0..6 {
+        let before = spaces();
+        let target = format!("/bucket/a/file-{number}");
+        world.store.clone_path(b"/bucket/a/file", None, target.as_bytes()).unwrap();
+        assert_eq!(spaces(), before + 1);
+    }
+    let before = spaces();
+    world.store.clone_path(b"/bucket/a", None, b"/bucket/b").unwrap();
+    assert_eq!(spaces(), before + 7);
+    snapshot(&world, "/bucket", "one");
+    let before = spaces();
+    world.store.clone_path(b"/bucket/a/file", Some("one"), b"/bucket/c").unwrap();
+    assert_eq!(spaces(), before + 1);
+    world.check();
+}
+
 #[test]
 fn what_is_protected_stays_and_what_a_snapshot_holds_is_counted() {
     let world = World::new();
