@@ -17,7 +17,22 @@ from element_store import types as store
 from protocols.auth import AccountError
 from server import __version__
 from server.daemon import Daemon
-from server.routes import buckets, check, doctor, exports, hosts, keys, metrics, mounts, probes, reduction, snapshots, status, users, volumes
+from server.routes import (
+    buckets,
+    check,
+    doctor,
+    exports,
+    hosts,
+    keys,
+    metrics,
+    mounts,
+    probes,
+    reduction,
+    snapshots,
+    status,
+    users,
+    volumes,
+)
 
 log = logging.getLogger("trefoil.admin")
 
