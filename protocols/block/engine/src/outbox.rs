@@ -1,6 +1,6 @@
 //! What is on its way to one host, in order, gathered for few system calls.
 
-use crate::budget::Permit;
+use crate::budget::{OUTPUT_BYTES_MAX, Permit};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
@@ -127,7 +127,8 @@ impl Outbox {
             if let Some(Chunk::Small(mut bytes)) = self.chunks.pop_front() {
                 self.small_bytes -= length;
                 bytes.clear();
-                if bytes.capacity() <= 2 * GATHERED_BYTES_MAX {
+                // A buffer that is used again costs no page faults.
+                if bytes.capacity() <= OUTPUT_BYTES_MAX {
                     self.spare = bytes;
                 }
             }

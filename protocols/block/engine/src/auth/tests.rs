@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 const SUBSYSTEM: &str = "nqn.2014-08.org.nvmexpress:uuid:trefoil";
 const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:host";
-/// Of bytes 0 to 31, with its CRC-32; made by nvme-cli's rules.
+/// Of bytes 0 to 31, with their CRC-32; `nvme check-dhchap-key` has its like.
 const SECRET: &str = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
 
 fn command(length: usize) -> Command {
@@ -172,6 +172,13 @@ fn secrets_are_checked() {
         hmac(Hash::Sha256, &key(), &[HOST.as_bytes(), b"NVMe-over-Fabrics"])
     );
     assert_eq!(format!("{plain:?}"), "Secret(32 bytes)");
+    // Printed by nvme-cli 2.3.
+    for printed in [
+        "DHHC-1:00:WuprKTwyNN5sMBhFr7Yu1Yv8ETuwMW9lRMfEedKJMH+pRSs9:",
+        "DHHC-1:01:P2vnC2QEru1pDFFwkzRbbArmeB20ztJX8ui2mHlrqhz87DAL:",
+    ] {
+        printed.parse::<Secret>().unwrap();
+    }
     for wrong in [
         "",
         "DHHC-1:00:",

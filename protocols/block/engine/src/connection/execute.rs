@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// A read of at most this many bytes may run here.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+const INLINE_BYTES_MAX: usize = 128 << 10;
 /// A read that takes longer is slow, and so are the next SLOW_READS taken to be.
 const QUICK_MICROSECONDS_MAX: u128 = 300;
 const SLOW_READS: u32 = 64;
