@@ -4,6 +4,7 @@
 //! after each change since everything was durable last, and what is found must be one of them in full. So no block is ever torn.
 
 mod faces;
+mod snapshots;
 
 use super::*;
 use crate::block;

@@ -9,16 +9,16 @@ use crate::store::{Condition, Digests, ListQuery, OpenOptions, Removal, Terms, V
 use std::collections::BTreeMap;
 
 const USER: Owner = Owner { uid: 7, gid: 8 };
-const SIZE: u64 = 1 << 20;
+pub(super) const SIZE: u64 = 1 << 20;
 
-struct Place {
-    store: Arc<Store>,
-    view: u64,
+pub(super) struct Place {
+    pub store: Arc<Store>,
+    pub view: u64,
     _state: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let device = Arc::new(MemoryDevice::new("m", 256 << 20)) as Arc<dyn crate::device::Device>;
         let state = tempfile::tempdir().unwrap();
         let store = Store::open_on(vec![device], state.path(), OpenOptions::default()).unwrap();
@@ -31,7 +31,7 @@ impl Place {
         }
     }
 
-    fn create(&self, path: &str) -> VolumeInfo {
+    pub fn create(&self, path: &str) -> VolumeInfo {
         self.store.create_volume(path, Attributes::default(), SIZE, 512).unwrap()
     }
 
@@ -54,34 +54,34 @@ impl Place {
         wait(|done| self.store.delete("volumes", removal, Versioning::Off, done)).map(|_| ())
     }
 
-    fn object(&self, key: &[u8]) -> Vec<u8> {
+    pub fn object(&self, key: &[u8]) -> Vec<u8> {
         let content = self.store.open_content("volumes", key, None).unwrap();
         content.read(0, content.element.row.size).unwrap()
     }
 
-    fn open(&self, id: VolumeId) -> block::Result<Arc<dyn BlockDevice>> {
+    pub fn open(&self, id: VolumeId) -> block::Result<Arc<dyn BlockDevice>> {
         Volumes::open(self.store.as_ref(), id)
     }
 
-    fn wait_detached(&self, id: VolumeId) {
+    pub fn wait_detached(&self, id: VolumeId) {
         while self.store.volume(id).unwrap().handles > 0 {
             std::thread::yield_now();
         }
     }
 
-    fn check(&self) {
-        let findings = invariants::check(&self.store.core.snapshot()).unwrap();
+    pub fn check(&self) {
+        let findings = invariants::check(&self.store.core.committer.meta.snapshot()).unwrap();
         assert_eq!(findings.count, 0, "{:?}", findings.sentences);
     }
 }
 
 impl Store {
-    fn lookup_file(&self, directory: u64, name: &[u8]) -> u64 {
+    pub fn lookup_file(&self, directory: u64, name: &[u8]) -> u64 {
         FileSystem::lookup(self, directory, name).unwrap().inode
     }
 }
 
-fn is_attached<T>(result: Result<T>) -> bool {
+pub(super) fn is_attached<T>(result: Result<T>) -> bool {
     matches!(result, Err(Error::Conflict(what)) if what == volumes::ATTACHED)
 }
 
