@@ -14,6 +14,7 @@ from typing import Protocol, overload
 from element_store import _core, interface
 from element_store.files import FileSystem
 from element_store.interface import NAMING, SMALL_BYTES_MAX, Buffer, ElementStore
+from element_store.snapshots import Snapshots
 from element_store.types import (
     Attributes,
     Closed,
@@ -35,7 +36,10 @@ from element_store.types import (
     Part,
     PoolStatus,
     PreconditionFailed,
+    ReadOnly,
     Refused,
+    Snapshot,
+    SnapshotSpace,
     StoredPart,
     StoreError,
     UploadInfo,
@@ -43,7 +47,9 @@ from element_store.types import (
     Versioning,
     VersionPage,
     View,
+    Volume,
 )
+from element_store.volumes import Volumes
 
 __all__ = [
     "SMALL_BYTES_MAX",
@@ -71,7 +77,11 @@ __all__ = [
     "Part",
     "PoolStatus",
     "PreconditionFailed",
+    "ReadOnly",
     "Refused",
+    "Snapshot",
+    "SnapshotSpace",
+    "Snapshots",
     "Staged",
     "Store",
     "StoreError",
@@ -80,6 +90,8 @@ __all__ = [
     "VersionPage",
     "Versioning",
     "View",
+    "Volume",
+    "Volumes",
 ]
 
 
@@ -207,6 +219,10 @@ class Store:
     def files(self, *, strict: bool = False) -> FileSystem:
         """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
         return self._core.files(strict)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        return Snapshots(self._core.snapshots())
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
@@ -390,6 +406,11 @@ class Store:
 
     async def list_records(self, kind: str) -> Sequence[tuple[str, bytes]]:
         return await self._core.list_records(kind)
+
+    # Volumes
+    @property
+    def volumes(self) -> Volumes:
+        return Volumes(self._core.volumes())
 
     # The store itself
     async def status(self) -> PoolStatus:

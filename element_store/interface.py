@@ -19,6 +19,8 @@ from element_store.types import (
     Page,
     Part,
     PoolStatus,
+    Snapshot,
+    SnapshotSpace,
     StoredPart,
     UploadInfo,
     Version,
@@ -65,7 +67,32 @@ class Staged(Protocol):
     def size(self) -> int: ...
 
 
+class Snapshots(Protocol):
+    """`element_store.snapshots.Snapshots` is the real one, and says what the calls promise. Paths are those of files."""
+
+    async def create(self, path: bytes, name: str, *, protected_until_ns: int = 0) -> Snapshot: ...
+
+    async def list(self, path: bytes | None = None) -> Sequence[Snapshot]: ...
+
+    async def space(self, path: bytes, name: str, *, older: bool = False) -> SnapshotSpace: ...
+
+    async def delete(self, path: bytes, name: str) -> int: ...
+
+    async def protect(self, path: bytes, name: str, until_ns: int) -> Snapshot: ...
+
+    async def clone(self, source: bytes, target: bytes, *, snapshot: str | None = None) -> int: ...
+
+    async def restore(self, path: bytes, name: str, *, undo: str) -> Snapshot: ...
+
+    async def backlog(self) -> tuple[int, int]:
+        """(jobs, rows) that deleted snapshots and clones left to be freed in the background."""
+        ...
+
+
 class ElementStore(Protocol):
+    @property
+    def snapshots(self) -> Snapshots: ...
+
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:
         """Raises Conflict if it exists."""

@@ -34,6 +34,10 @@ class Invalid(StoreError):
     """The request is wrong; sending it again will not help."""
 
 
+class ReadOnly(StoreError):
+    """A snapshot never changes; copy or clone what is in it."""
+
+
 class LimitExceeded(StoreError):
     """A named bound was passed."""
 
@@ -156,6 +160,35 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a path showed at one moment; nothing in it ever changes."""
+
+    name: str
+    path: bytes
+    """Where what it was taken of is now, or was, if that is gone."""
+    epoch: int
+    """Rises with every snapshot of the pool: those of one epoch are of one moment."""
+    created_ns: int
+    protected_until_ns: int
+    """Nobody deletes it before; 0: anybody may."""
+    automatic: bool
+    """The store kept it when it replaced something (the undo of a restore)."""
+    clones: Sequence[bytes] = ()
+    """Paths of clones that share its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSpace:
+    """What only a snapshot sees still."""
+
+    rows: int
+    content_bytes: int
+    """Of content as its elements had it."""
+    stored_bytes: int
+    """Freed with it, parity left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """Checked inside the commit, against the element that the key names then. ETags unquoted; `*` stands for any element.
 
@@ -268,3 +301,24 @@ class PoolStatus:
     bytes_used: int
     advice: Sequence[str]
     """What happened and what to do, a sentence each; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A file that hosts attach as a block device. What takes its name away leaves no volume."""
+
+    id: int
+    """1 to 1024, its namespace number; another volume may have it later."""
+    path: str
+    """The view, a slash and the key."""
+    uuid: str
+    """Never another's."""
+    size: int
+    block_size: int
+    """512 or 4096."""
+    allocated: int
+    """Bytes that are no holes."""
+    handles: int
+    """While hosts hold any, no other face may change its content or its name."""
+    unlocked: bool
+    """... but for an operator's word, until the last handle is gone."""

@@ -17,7 +17,22 @@ from element_store import types as store
 from protocols.auth import AccountError
 from server import __version__
 from server.daemon import Daemon
-from server.routes import buckets, check, doctor, exports, keys, metrics, mounts, probes, reduction, status, users
+from server.routes import (
+    buckets,
+    check,
+    doctor,
+    exports,
+    hosts,
+    keys,
+    metrics,
+    mounts,
+    probes,
+    reduction,
+    snapshots,
+    status,
+    users,
+    volumes,
+)
 
 log = logging.getLogger("trefoil.admin")
 
@@ -27,6 +42,7 @@ STORE_ERRORS: Mapping[type[store.StoreError], tuple[int, str]] = {
     store.Conflict: (409, "conflict"),
     store.PreconditionFailed: (412, "precondition_failed"),
     store.Invalid: (400, "invalid"),
+    store.ReadOnly: (409, "read_only"),
     store.LimitExceeded: (400, "limit_exceeded"),
     store.OutOfSpace: (507, "out_of_space"),
     store.Refused: (409, "refused"),
@@ -39,7 +55,7 @@ STORE_ERRORS: Mapping[type[store.StoreError], tuple[int, str]] = {
 def create_admin(daemon: Daemon) -> FastAPI:
     app = FastAPI(title="Trefoil admin", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.daemon = daemon
-    for module in (probes, metrics, status, buckets, users, keys, mounts, exports, doctor, check, reduction):
+    for module in (probes, metrics, status, buckets, users, keys, mounts, exports, volumes, hosts, snapshots, doctor, check, reduction):
         app.include_router(module.router)
     app.add_exception_handler(store.StoreError, _store_error)
     app.add_exception_handler(AccountError, _account_error)

@@ -1,8 +1,8 @@
 """The composition root: opens the store, makes sure that root can sign, serves S3 and admin in one event loop, and drains.
 
-Order is the point of this module. Start: lock, sockets, store, root credentials, mount, NFS, servers, ready. Stop: not ready, S3 stops accepting,
-requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, NFS stops, the mounts end, the store closes, the lock is released. A
-second signal cuts off at once.
+Order is the point of this module. Start: lock, sockets, store, root credentials, mount, NFS, volumes, servers, ready. Stop: not ready, S3 stops
+accepting, requests in progress finish or are cut off after `limits.drain_seconds`, admin stops, volumes are let go, NFS stops, the mounts end, the
+store closes, the lock is released. A second signal cuts off at once.
 Nothing else in the package knows all the parts.
 """
 
@@ -14,12 +14,13 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from element_store import Store
 from element_store.interface import ElementStore
 from protocols.auth import AccountError, Authenticator
 from protocols.auth.accounts import ROOT_ID
@@ -27,12 +28,15 @@ from protocols.s3 import S3Config, S3Gateway
 from protocols.s3.http import S3HttpProtocol
 from server.access import PROBES, TokenGate
 from server.admin import create_admin
+from server.block import Blocks, volumes_served
 from server.config import Settings
 from server.daemon import Daemon, Phase
 from server.errors import UserError
+from server.kernel_block import become_io_flusher
 from server.listen import Server, bind_tcp, bind_unix, make_server
 from server.mount import Mounts, mounted
 from server.nfs import exported
+from server.snapshots import Schedules
 from server.state import Credentials, StateDirectory, new_credentials
 from server.store import open_store
 from server.telemetry.collector import ServerCollector, StoreCollector
@@ -61,6 +65,8 @@ async def serve(
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises UserError when it cannot start; returns after a clean stop."""
     state = StateDirectory(settings.state)
+    if settings.block.target == "nvmet":
+        become_io_flusher()
     with ExitStack() as held:
         held.enter_context(state.locked())
         s3_listener = held.enter_context(bind_tcp(settings.s3.listen))
@@ -106,7 +112,9 @@ def _daemon(settings: Settings, state: StateDirectory, store: ElementStore) -> D
     # Only where there is another face to share them with: mounts are quicker with locks of their own.
     mounts = Mounts(store, settings.file, shared_locks=settings.nfs.shares_locks)
     ProcessCollector(namespace="trefoil", registry=registry)
-    return Daemon(settings, state, store, Authenticator(store), registry, collector, mounts)
+    accounts = Authenticator(store)
+    blocks = Blocks(store, accounts, settings.block, settings.identity, state.kernel_mount) if isinstance(store, Store) else None
+    return Daemon(settings, state, store, accounts, registry, collector, mounts, blocks=blocks)
 
 
 def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.socket, unix_listener: socket.socket) -> Servers:
@@ -139,16 +147,32 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
 
 
 @asynccontextmanager
+async def _schedules(store: ElementStore) -> AsyncIterator[None]:
+    """Snapshots by the clock."""
+    task = asyncio.create_task(Schedules(store).run(), name="snapshot-schedules")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
 async def _faces(daemon: Daemon) -> AsyncIterator[None]:
-    """The file faces."""
+    """The file faces and the block face."""
     settings = daemon.settings
     async with (
+        _schedules(daemon.store),
         mounted(daemon.mounts, settings.file),
         exported(daemon.store, settings.nfs, daemon.state) as nfs,
+        volumes_served(daemon.blocks),
     ):
         if nfs:
             daemon.nfs = nfs
             daemon.registry.register(ServerCollector(nfs.metrics))
+        if daemon.blocks:
+            daemon.registry.register(ServerCollector(daemon.blocks.metrics))
         yield
 
 

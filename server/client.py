@@ -41,7 +41,7 @@ class AdminClient:
         self._url = url
         self._token = token
 
-    def get(self, path: str, **query: str | None) -> Any:
+    def get(self, path: str, /, **query: str | None) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self._request("GET", f"{path}?{urlencode(given)}" if given else path)
 
@@ -52,8 +52,12 @@ class AdminClient:
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._request("PATCH", path, body)
 
-    def delete(self, path: str) -> None:
-        self._request("DELETE", path)
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._request("PUT", path, body)
+
+    def delete(self, path: str, /, **query: str | None) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._request("DELETE", f"{path}?{urlencode(given)}" if given else path)
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout: float | None = TIMEOUT_SECONDS) -> Any:
         headers = {"Accept": "application/json"}

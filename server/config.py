@@ -77,6 +77,7 @@ def _exports(value: object) -> object:
 
 Address = Annotated[str, BeforeValidator(_address)]
 Words = Annotated[list[str], BeforeValidator(_words)]
+Addresses = Annotated[list[Address], BeforeValidator(_words)]
 NumberedId = Annotated[int, Field(ge=0, le=2**32 - 2)]
 """A uid or gid; the highest number means "none" to system calls."""
 
@@ -242,6 +243,22 @@ class NfsSection(Section):
         return self.locks and bool(self.export)
 
 
+class BlockSection(Section):
+    listen: Addresses = Field(
+        ["127.0.0.1:4420"],
+        min_length=1,
+        description="Where NVMe/TCP listens, once there is a volume. Hosts are known by their word unless they have keys: mind who reaches it.",
+    )
+    advertise: Addresses = Field([], description="Addresses that discovery tells hosts. Empty: the one at which it is asked.")
+    target: Literal["embedded", "nvmet"] = Field(
+        "embedded",
+        description="What serves volumes. embedded: the daemon, which hosts find again after it was restarted. "
+        "nvmet: the kernel, by configfs and a mount of its own; hosts get I/O errors if the daemon is killed.",
+    )
+    allow_any_host: bool = Field(False, description="Let hosts attach every volume that `trefoil host allow` does not name.")
+    connections_max: int = Field(256, ge=1, le=65536, description="Connections beyond this are closed; each queue of a host is one.")
+
+
 class AdminSection(TlsSection):
     listen: Address = Field(
         "127.0.0.1:9001", description="Where the admin API, /metrics, /healthz and /readyz listen (besides the unix socket)."
@@ -272,6 +289,7 @@ class Settings(BaseSettings):
     s3: S3Section = S3Section()
     file: FileSection = FileSection()
     nfs: NfsSection = NfsSection()
+    block: BlockSection = BlockSection()
     identity: IdentitySection = Field(default_factory=IdentitySection)
     admin: AdminSection = AdminSection()
     log: LogSection = LogSection()

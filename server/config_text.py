@@ -25,6 +25,7 @@ EXAMPLES: dict[str, Any] = {
     "nfs.portmapper": "0.0.0.0:111",
     "nfs.export.path": "/bucket",
     "nfs.export.clients": ["10.1.0.0/16"],
+    "block.advertise": ["10.1.0.1:4420"],
     "identity.uid": 1000,
     "identity.gid": 1000,
     "admin.certificate": "/etc/trefoil/admin.crt",

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from element_store.interface import ElementStore
 from protocols.auth import Authenticator
 from protocols.nfs import NfsServer
+from server.block import Blocks
 from server.config import Settings
 from server.mount import Mounts
 from server.state import StateDirectory
@@ -37,6 +38,8 @@ class Daemon:
     started: float = field(default_factory=time.monotonic)
     nfs: NfsServer | None = None
     """While it runs."""
+    blocks: Blocks | None = None
+    """None: on a store that has no volumes, as those of tests."""
 
     @property
     def s3_url(self) -> str:
@@ -54,5 +57,12 @@ class Daemon:
     def endpoints(self) -> dict[str, str]:
         """What is served where, faces that are off left out."""
         mount = self.settings.file.mount
-        found = {"s3": self.s3_url, "admin": self.admin_url, "mount": str(mount) if mount else None, "nfs": self.nfs_address}
+        block = ", ".join(self.blocks.addresses) if self.blocks else ""
+        found = {
+            "s3": self.s3_url,
+            "admin": self.admin_url,
+            "mount": str(mount) if mount else None,
+            "nfs": self.nfs_address,
+            "block": block,
+        }
         return {name: where for name, where in found.items() if where}

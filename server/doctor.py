@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Literal
 
 from element_store.types import PoolStatus
-from server.config import NfsSection, Settings, TlsSection, address_parts
+from protocols.block.nvmet import Nvmet, NvmetError
+from server.config import BlockSection, NfsSection, Settings, TlsSection, address_parts
 from server.errors import UserError
 from server.listen import bind_tcp
 from server.state import StateDirectory
@@ -57,7 +58,7 @@ class Finding:
 def examine(settings: Settings, state: StateDirectory, pool: PoolStatus | None) -> list[Finding]:
     """All checks. `pool` is None while no daemon runs."""
     findings = [*check_state(state), *check_open_files(), *check_memory(), *check_clock()]
-    findings += [*check_tls("s3", settings.s3), *check_tls("admin", settings.admin), *check_nfs(settings.nfs)]
+    findings += [*check_tls("s3", settings.s3), *check_tls("admin", settings.admin), *check_nfs(settings.nfs), *check_block(settings.block)]
     if pool is None:
         findings += [*check_ports(settings), *check_devices(settings)]
     else:
@@ -146,6 +147,39 @@ def check_nfs(nfs: NfsSection) -> Iterator[Finding]:
             yield Finding("nfs", "warning", message, 'set squash = "root" unless each of its clients is trusted like this machine')
         else:
             yield Finding("nfs", "ok", f"{export.path} is exported to {', '.join(export.clients)}")
+
+
+def check_block(block: BlockSection) -> Iterator[Finding]:
+    """Who could attach what: hosts are known by their word unless they have keys, and nothing is encrypted."""
+    far = [address for address in block.listen if not _is_loopback(address)]
+    if block.allow_any_host and far:
+        message = f"anybody who reaches {far[0]} may attach every volume"
+        yield Finding("block", "warning", message, "unset block.allow_any_host, and name hosts: trefoil host allow NQN --dhchap-key new")
+    elif far:
+        yield Finding(
+            "block",
+            "warning",
+            f"volumes are served on {far[0]} in clear",
+            "use a network of their own, and keys: trefoil host allow NQN --dhchap-key new",
+        )
+    if block.target == "nvmet":
+        message = "the kernel serves volumes: if the daemon is killed, hosts get I/O errors and do not try again"
+        yield Finding("block", "warning", message, 'prefer block.target = "embedded", to which hosts connect again by themselves')
+        yield from _check_nvmet()
+    elif not far:
+        yield Finding("block", "ok", f"volumes are served on {', '.join(block.listen)}, once there are any")
+
+
+def _check_nvmet() -> Iterator[Finding]:
+    if os.geteuid() != 0:
+        yield Finding(
+            "nvmet", "error", "only root may drive the kernel's NVMe target", 'run the daemon as root, or set block.target = "embedded"'
+        )
+    try:
+        Nvmet().check()
+        yield Finding("nvmet", "ok", "the kernel's NVMe target is there")
+    except NvmetError as error:
+        yield Finding("nvmet", "error", str(error), "modprobe nvmet-tcp")
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:

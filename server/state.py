@@ -63,6 +63,11 @@ class StateDirectory:
         return self.path / "nfs-lock-hosts"
 
     @property
+    def kernel_mount(self) -> Path:
+        """Where the kernel's block target finds the volumes' files."""
+        return self.path / "nvmet"
+
+    @property
     def store(self) -> Path:
         """The element store's own directory."""
         return self.path / "store"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from element_store import Refused, Store, _core
+from element_store import Invalid, Refused, Store, _core
 from element_store.files import ROOT
 from protocols.fuse import kernel
 
@@ -73,6 +73,22 @@ class Mount:
         start = _native if options.engine is Engine.NATIVE else _pyfuse3
         session = await start(store, path, root, options)
         return cls(session, await asyncio.to_thread(path.resolve), options)
+
+    async def lend(self, volume: int) -> None:
+        """From now on this mount alone may change the volume, for the kernel's block target. Raises NotFound; Invalid without the native engine."""
+        if not isinstance(self._session, _core.FuseMount):
+            raise Invalid("only the native engine can serve volumes to the kernel")
+        await self._session.lend(volume)
+
+    def take_back(self, volume: int) -> None:
+        if isinstance(self._session, _core.FuseMount):
+            self._session.take_back(volume)
+
+    def abort(self) -> None:
+        """Whatever waits for the mount fails at once. Only `end` is left to be called. Raises OSError."""
+        if self._mounted is not None:
+            minor = self._mounted.device.partition(":")[2]
+            Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
 
     async def end(self) -> None:
         """Unmounts, also what is in use. Raises Refused if requests are stuck in the store; Invalid the second time."""

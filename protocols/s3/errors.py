@@ -19,6 +19,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "BadRequest": (400, "Insufficient information. Origin request header needed."),
     "BucketAlreadyExists": (409, "The requested bucket name is not available: it belongs to somebody else."),
     "BucketNotEmpty": (409, "The bucket that you tried to delete is not empty."),
+    "ObjectIsAttachedVolume": (409, "This key is a volume that a host has attached: only the host can change it until it disconnects."),
     "ConditionalRequestConflict": (409, "A conflicting operation happened during this request: try again."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
@@ -70,6 +71,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "RequestTimeout": (400, "Your connection was idle for too long: the body was not read within the timeout period."),
     "ServerSideEncryptionConfigurationNotFoundError": (404, "The server side encryption configuration was not found."),
     "ServiceUnavailable": (503, "The store is closing or lost too many devices: try again later."),
+    "SnapshotIsReadOnly": (405, "The bucket is a snapshot, which never changes: copy what you need out of it."),
     "SignatureDoesNotMatch": (403, "The request signature that we calculated does not match the signature that you provided."),
     "StorageFull": (507, "The pool is full: delete something."),
     "XAmzContentSHA256Mismatch": (400, "The provided x-amz-content-sha256 header does not match what was computed."),
@@ -124,6 +126,8 @@ _CONFLICTS = {
     # What the store says of keys in a bucket that takes only what files can name.
     "is directory": "ExistingObjectIsDirectory",
     "parent is file": "ObjectParentIsFile",
+    # What it says of a volume's key.
+    "attached": "ObjectIsAttachedVolume",
 }
 
 
@@ -152,6 +156,7 @@ STORE_ERRORS: Mapping[type[store.StoreError], object] = {
     store.LimitExceeded: "InvalidRequest",
     store.OutOfSpace: "StorageFull",
     store.Damaged: "InternalError",
+    store.ReadOnly: "SnapshotIsReadOnly",
     store.Refused: "InternalError",
     store.Closed: "ServiceUnavailable",
     store.StoreError: "InternalError",

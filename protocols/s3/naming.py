@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from element_store.snapshots import ALIAS
 from protocols.s3.errors import S3Error
 
 BUCKET_NAME_LENGTH_MAX = 63
@@ -26,6 +27,7 @@ def is_bucket_name(name: str) -> bool:
         and _ADDRESS.fullmatch(name) is None
         and not name.startswith(_RESERVED_PREFIXES)
         and not name.endswith(_RESERVED_SUFFIXES)
+        and ALIAS not in name
     )
 
 

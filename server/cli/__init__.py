@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from server import __version__
-from server.cli import bucket, check, config, doctor, export, key, mount, reduction, serve, status, user
+from server.cli import bucket, check, config, doctor, export, host, key, mount, reduction, serve, snapshot, status, user, volume
 from server.cli.output import print_error
 from server.errors import Exit, UserError
 
@@ -32,7 +32,8 @@ app.command("why")(reduction.why)
 app.command("mount")(mount.mount)
 app.command("umount")(mount.umount)
 app.command("export")(export.export)
-for group in (bucket, user, key, config):
+app.command("clone")(snapshot.clone)
+for group in (bucket, volume, host, user, key, snapshot, config):
     app.add_typer(group.app)
 
 

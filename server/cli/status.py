@@ -52,7 +52,7 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 def _faces(endpoints: dict[str, str]) -> str:
-    named = {"s3": "S3 at", "mount": "mounted at", "nfs": "NFS at"}
+    named = {"s3": "S3 at", "mount": "mounted at", "nfs": "NFS at", "block": "NVMe/TCP at"}
     return ", ".join(f"{words} {endpoints[name]}" for name, words in named.items() if name in endpoints)
 
 

@@ -15,6 +15,8 @@ router = APIRouter()
 async def metrics(daemon: CurrentDaemon) -> Response:
     try:
         daemon.collector.status = await daemon.store.status()
+        if daemon.blocks:
+            await daemon.blocks.list()
     except StoreError:
         daemon.collector.status = None  # a store that fails is when the other metrics are wanted most
     return Response(generate_latest(daemon.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

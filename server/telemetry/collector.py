@@ -51,6 +51,9 @@ HELP = {
     "device_up": "1 while the device is live.",
     "device_size_bytes": "The device's space.",
     "device_used_bytes": "The device's space in use.",
+    "snapshot_images": "Spaces that snapshots show: one a snapshot, and one more for each clone inside of what it was taken of.",
+    "clones": "Clones and restored views, each reading an origin for what it has not changed.",
+    "snapshot_epoch": "Raised by every snapshot, and by every clone of what lives.",
 }
 NFS_HELP = {
     "nfs_calls_total": "Calls answered, by procedure; `other` are those of MOUNT, locks and the port mapper.",
@@ -64,6 +67,29 @@ NFS_HELP = {
     "nfs_connections_refused_total": "Connections beyond a bound.",
     "file_locks_held": "Ranges locked by programs on the mount and by NFS clients.",
     "file_locks_waiting": "Locks that wait for others.",
+}
+BLOCK_HELP = {
+    "volume_size_bytes": "What hosts see.",
+    "volume_allocated_bytes": "Of it, what is no hole.",
+    "volume_attached": "1 while a host has it attached, and no other face may change it.",
+    "volume_operations_total": "Commands of hosts, by what they ask.",
+    "volume_operation_errors_total": "Of them, those that failed; a comparison that was not equal is one.",
+    "volume_operation_seconds_bucket": "Commands that took at most so long, from when their data had come until the answer.",
+    "volume_operation_seconds_count": "Commands that were timed.",
+    "volume_operation_seconds_sum": "Time that they took.",
+    "volume_read_bytes_total": "Content read by hosts.",
+    "volume_write_bytes_total": "Content written by hosts.",
+    "nvme_connections": "Connections of hosts: one for each queue.",
+    "nvme_controllers": "Hosts that are connected, each as often as it connected.",
+    "nvme_connections_total": "Connections since the start.",
+    "nvme_connections_refused_total": "Connections beyond a bound.",
+    "nvme_protocol_errors_total": "Connections ended because the peer broke the protocol.",
+    "nvme_digest_errors_total": "Units whose digest was wrong.",
+    "nvme_authentication_failures_total": "Hosts that did not prove who they are.",
+    "nvme_hosts_refused_total": "Hosts that may not connect, and tried.",
+    "nvme_keep_alive_timeouts_total": "Hosts that fell silent.",
+    "nvme_timeouts_total": "Connections that were too slow.",
+    "nvme_memory_waits_total": "Commands that waited for memory.",
 }
 STATES = ("live", "dead", "missing")
 
@@ -105,4 +131,4 @@ class ServerCollector(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(self._metrics().items(), NFS_HELP)
+        yield from families(self._metrics().items(), NFS_HELP | BLOCK_HELP)

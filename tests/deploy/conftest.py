@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from server.client import connect
 from tests.proof.daemon import Daemon, trefoil
 
 DEVICES = 6
@@ -15,16 +16,17 @@ DEVICES = 6
 
 @pytest.fixture(scope="package")
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`/metrics` of a daemon that exports something and has answered one S3 request: a histogram with labels has no sample before."""
+    """`/metrics` of a daemon that exports something, has a volume and has answered one S3 request: a histogram with labels has no sample before."""
     directory = tmp_path_factory.mktemp("real")
     devices = [directory / f"device-{index}" for index in range(DEVICES)]
     for device in devices:
         device.mkdir()
-    exported = {"TREFOIL_NFS__LISTEN": "127.0.0.1:0", "TREFOIL_NFS__EXPORT": "/"}
+    exported = {"TREFOIL_NFS__LISTEN": "127.0.0.1:0", "TREFOIL_NFS__EXPORT": "/", "TREFOIL_BLOCK__LISTEN": "127.0.0.1:0"}
     daemon = Daemon(trefoil(devices, directory / "state", env=exported), directory / "log")
     daemon.start()
     try:
         endpoint = daemon.spec.endpoint
+        connect(directory / "state", None).post("/api/v1/volumes", {"name": "disk", "size": 1 << 20})
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://{endpoint.host}:{endpoint.port}/absent", timeout=30)
         refused.value.close()

@@ -41,6 +41,7 @@ from element_store.types import (
 )
 from tests.model.content import ModelContent, ModelStaged
 from tests.model.digests import digest
+from tests.model.snapshots import ModelSnapshots
 
 DELETE_KEYS_MAX = 1000
 KEY_BYTES_MAX = 1024
@@ -102,6 +103,7 @@ class ModelStore:
         """Staged content that was neither published nor discarded: tests assert that none is left."""
         self.damaged: dict[tuple[str, bytes], int] = {}
         """Keys whose content is to fail when read, from an offset on."""
+        self.snapshots = ModelSnapshots(lambda path: path[1:].decode() in self._views, clock_ns)
 
     # Views
     async def create_view(self, name: str, attributes: Attributes) -> View:

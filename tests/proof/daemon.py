@@ -137,11 +137,7 @@ class Daemon:
 
     def cpu_seconds(self) -> float:
         """User and system time of the daemon and its children."""
-        total = 0
-        for pid in self._pids():
-            fields = _proc(pid, "stat").rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / _TICKS_PER_SECOND
+        return session_cpu_seconds(self.pid)
 
     def metrics(self) -> Mapping[str, float]:
         """Samples of /metrics by their full name with labels; empty for a daemon without."""
@@ -171,12 +167,25 @@ class Daemon:
             return body
 
     def _pids(self) -> list[int]:
-        """Processes of the daemon's session (it was started as the leader of its own)."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _stat_fields(int(entry.name))) and int(fields[3]) == self.pid:
-                found.append(int(entry.name))
-        return found
+        return _session(self.pid)
+
+
+def session_cpu_seconds(leader: int) -> float:
+    """User and system time of the processes of a session."""
+    total = 0
+    for pid in _session(leader):
+        fields = _proc(pid, "stat").rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS_PER_SECOND
+
+
+def _session(leader: int) -> list[int]:
+    """Its processes."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat_fields(int(entry.name))) and int(fields[3]) == leader:
+            found.append(int(entry.name))
+    return found
 
 
 def metric_sum(metrics: Mapping[str, float], name: str) -> float:

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use trefoil_core::error::Error;
+use trefoil_core::filesystem::Errno;
 
 /// An error that can be kept and raised more than once: the name of an exception class and its `args[0]`.
 #[derive(Debug, Clone)]
@@ -36,6 +37,9 @@ impl From<Error> for Failure {
             Error::Conflict(text) => ("Conflict", text),
             Error::Precondition(text) => ("PreconditionFailed", text),
             Error::Digest(name) => ("DigestMismatch", name),
+            Error::File(Errno::ROFS) => ("ReadOnly", "a snapshot never changes".into()),
+            // A view that is a snapshot went.
+            Error::File(Errno::STALE) => ("NotFound", "view".into()),
             Error::File(errno) => ("StoreError", errno.to_string()),
             Error::Invalid(text) => ("Invalid", text),
             Error::Limit(text) => ("LimitExceeded", text),

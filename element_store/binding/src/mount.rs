@@ -5,11 +5,13 @@ use crate::pool::lock;
 use crate::shared::Shared;
 use crate::store::{Store, aside};
 use pyo3::prelude::*;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use trefoil_core::error::Error;
 use trefoil_core::filesystem::{FileSystem, Inode, Strict};
+use trefoil_core::store::Lent;
 use trefoil_fuse::{Locks, Mount, MountError, Options};
 
 /// Names mounts in the table of locks; NFS clients have hashes for names there.
@@ -19,6 +21,8 @@ static MOUNTS: AtomicU64 = AtomicU64::new(1);
 pub struct FuseMount {
     shared: Arc<Shared>,
     mount: Mutex<Option<Mount>>,
+    /// Volumes by their ids, which the kernel's block target has by this mount.
+    lent: Mutex<HashMap<u32, Lent>>,
 }
 
 fn refused(error: &MountError) -> Failure {
@@ -63,7 +67,8 @@ impl FuseMount {
             match Mount::start(files, &directory, options) {
                 Ok(mount) => ticket.finish(move |py| {
                     let mount = Mutex::new(Some(mount));
-                    Ok(Py::new(py, FuseMount { shared, mount })?.into_any())
+                    let lent = Mutex::default();
+                    Ok(Py::new(py, FuseMount { shared, mount, lent })?.into_any())
                 }),
                 Err(error) => ticket.fail(refused(&error)),
             }
@@ -71,13 +76,34 @@ impl FuseMount {
         Ok(future)
     }
 
+    /// Until `take_back`, or until the mount ends, this mount alone may change the volume.
+    fn lend(slf: &Bound<'_, Self>, id: u32) -> PyResult<Py<PyAny>> {
+        let (py, this) = (slf.py(), slf.clone().unbind());
+        let origin = lock(&slf.get().mount).as_ref().map(Mount::origin);
+        let origin = origin.ok_or_else(|| raise(Error::Invalid("the mount was ended".into())))?;
+        slf.get().shared.call(py, move |store| {
+            let lent = store.lend_volume(id, origin)?;
+            lock(&this.get().lent).insert(id, lent);
+            Ok(())
+        })
+    }
+
+    fn take_back(&self, id: u32) {
+        lock(&self.lent).remove(&id);
+    }
+
     fn end(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let mount = lock(&self.mount).take();
         let mount = mount.ok_or_else(|| raise(Error::Invalid("the mount was ended".into())))?;
         let (future, ticket) = self.shared.begin(py)?;
-        aside("fuse-end", move || match mount.end() {
-            Ok(()) => ticket.finish(|py| Ok(py.None())),
-            Err(error) => ticket.fail(refused(&error)),
+        let lent = std::mem::take(&mut *lock(&self.lent));
+        aside("fuse-end", move || {
+            let ended = mount.end();
+            drop(lent);
+            match ended {
+                Ok(()) => ticket.finish(|py| Ok(py.None())),
+                Err(error) => ticket.fail(refused(&error)),
+            }
         })?;
         Ok(future)
     }

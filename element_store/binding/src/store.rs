@@ -10,8 +10,10 @@ use crate::files::Files;
 use crate::memory::MemoryDevices;
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::snapshots::Snapshots;
 use crate::staged::Staged;
 use crate::values::ToPython;
+use crate::volumes::Volumes;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::BTreeMap;
@@ -200,6 +202,14 @@ impl Store {
     /// The same namespace as files.
     fn files(&self, strict: bool) -> Files {
         Files::new(self.shared.clone(), strict)
+    }
+
+    fn volumes(&self) -> Volumes {
+        Volumes::new(self.shared.clone())
+    }
+
+    fn snapshots(&self) -> Snapshots {
+        Snapshots::new(self.shared.clone())
     }
 
     // Views

@@ -10,7 +10,7 @@ use trefoil_core::element::info::{Deletion, ElementInfo, Page, PartInfo, UploadI
 use trefoil_core::element::invariants::Findings;
 use trefoil_core::element::rows::{Attributes, ElementRow, Etag, Kind};
 use trefoil_core::error::Result;
-use trefoil_core::store::{DeviceStatus, Part, Status};
+use trefoil_core::store::{DeviceStatus, Part, Status, VolumeInfo};
 
 /// A value that a call ends with.
 pub trait ToPython: Send + 'static {
@@ -30,6 +30,7 @@ struct Types {
     part: Py<PyAny>,
     device: Py<PyAny>,
     pool: Py<PyAny>,
+    volume: Py<PyAny>,
     directory: Py<PyAny>,
     file: Py<PyAny>,
 }
@@ -52,6 +53,7 @@ fn types(py: Python<'_>) -> PyResult<&Types> {
             part: class("Part")?,
             device: class("DeviceStatus")?,
             pool: class("PoolStatus")?,
+            volume: class("Volume")?,
             directory: kind.getattr("DIRECTORY")?.unbind(),
             file: kind.getattr("FILE")?.unbind(),
         })
@@ -333,5 +335,33 @@ impl ToPython for Status {
                 PyList::new(py, self.advice)?,
             ),
         )
+    }
+}
+
+fn uuid_text(uuid: &[u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+impl ToPython for VolumeInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let volume = self.volume;
+        let arguments = (
+            volume.id,
+            volume.path,
+            uuid_text(&volume.uuid),
+            volume.size_bytes,
+            volume.block_bytes,
+            self.allocated_bytes,
+            self.handles,
+            self.is_unlocked,
+        );
+        types(py)?.volume.call1(py, arguments)
+    }
+}
+
+impl ToPython for Vec<VolumeInfo> {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(list(py, self)?.into_any().unbind())
     }
 }

@@ -1,8 +1,8 @@
-"""Run one suite by hand, on a mount that is there, or on one of a daemon that is started for it on six directories:
+"""Run one suite by hand, on a mount that is there, or on one of a daemon that is started for it on six directories and checked afterwards:
 
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --engine native|pyfuse3 [--work DIRECTORY]
 python -m tests.proof.posix --suite pjdfstest --path DIRECTORY --mount DIRECTORY [--only chmod]
-python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000]
+python -m tests.proof.posix --suite fsx --path DIRECTORY --mount DIRECTORY [--operations 1000000] [--only O_DIRECT]
 python -m tests.proof.posix --suite fsstress --path DIRECTORY --mount DIRECTORY [--seconds 600] [--processes 8]
 python -m tests.proof.posix --suite xfstests --path DIRECTORY --work DIRECTORY --server target/release/examples/store_mount [-- generic/001 ...]
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.proof.daemon import Daemon, trefoil
+from tests.proof.daemon import Daemon, trefoil, trefoil_program
 from tests.proof.posix import fsstress, fsx, pjdfstest, xfstests
 from tests.proof.posix.verdict import Verdict
 from tests.proof.posix.xfstests_explained import EXPLAINED
@@ -32,17 +33,24 @@ def main() -> None:
         sys.exit(f"{options.path} holds no built {PROGRAMS[options.suite]}")
     if options.suite == "xfstests":
         verdict = _xfstests(options)
+        _say(verdict)
     elif options.engine is not None:
         with _daemon(options.engine, options.work) as options.mount:
             verdict = _run(options)
+            # What the daemon may complain of at its end does not hide it.
+            _say(verdict)
     elif options.mount is not None and os.path.ismount(options.mount):
         verdict = _run(options)
+        _say(verdict)
     else:
         sys.exit(f"{options.mount} is not a mount")
+    sys.exit(0 if verdict.good else 1)
+
+
+def _say(verdict: Verdict) -> None:
     for failure in verdict.failures:
         print(failure)
-    print(verdict.sentence())
-    sys.exit(0 if verdict.good else 1)
+    print(verdict.sentence(), flush=True)
 
 
 @contextmanager
@@ -62,6 +70,10 @@ def _daemon(engine: str, work: Path | None) -> Iterator[Path]:
             (base / "mount/bucket").mkdir()
             yield base / "mount/bucket"
             print(f"CPU of the daemon: {daemon.cpu_seconds():.1f} s")
+            check = subprocess.run([trefoil_program(), "check", "--state", base / "state"], capture_output=True, text=True, check=False)
+            print(f"trefoil check: {check.stdout.strip()}")
+            if check.returncode != 0:
+                sys.exit(f"trefoil check ended with {check.returncode}: {check.stdout}{check.stderr}")
             if daemon.stop() != 0:
                 sys.exit(f"the daemon did not stop well: {daemon.tail()}")
         finally:
@@ -91,7 +103,7 @@ def _run(options: argparse.Namespace) -> Verdict:
             sys.exit("pjdfstest must be run by root")
         return pjdfstest.run(options.path, options.mount, options.jobs, options.only)
     if options.suite == "fsx":
-        return fsx.run(options.path, options.mount, options.operations or 20_000, options.seed)
+        return fsx.run(options.path, options.mount, options.operations or 20_000, options.seed, options.only)
     return fsstress.run(options.path, options.mount, options.operations or 2000, options.processes, options.seed, options.seconds)
 
 
@@ -110,7 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--server", type=Path, help="of xfstests: the engine's example store_mount")
     parser.add_argument("tests", nargs="*", help="of xfstests: its own arguments; all of generic/quick without them")
     parser.add_argument("--jobs", type=int, default=2, help="files of pjdfstest at once")
-    parser.add_argument("--only", default="", help="files of pjdfstest with this in their path")
+    parser.add_argument("--only", default="", help="files of pjdfstest, or modes of fsx, with this in their name")
     parser.add_argument("--operations", type=int, help="of fsx in each mode, or of each process of fsstress")
     parser.add_argument("--processes", type=int, default=8, help="of fsstress")
     parser.add_argument("--seconds", type=float, default=0.0, help="of fsstress: again and again until they are over")

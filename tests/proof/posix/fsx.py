@@ -28,9 +28,9 @@ MODES = (
 )
 
 
-def run(suite: Path, mount: Path, operations: int = 20_000, seed: int = 0) -> Verdict:
+def run(suite: Path, mount: Path, operations: int = 20_000, seed: int = 0, only: str = "") -> Verdict:
     verdict = Verdict("fsx")
-    for mode in MODES:
+    for mode in (mode for mode in MODES if only in mode.name):
         with tempfile.TemporaryDirectory(prefix="fsx-", dir=mount) as directory:
             failure = _run_mode(suite / "ltp" / "fsx", Path(directory), mode, operations, seed + mode.seed)
         if failure:

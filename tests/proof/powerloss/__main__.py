@@ -1,6 +1,6 @@
 """Run one experiment by hand:
 
-python -m tests.proof.powerloss --subject store|daemon|files|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
+python -m tests.proof.powerloss --subject store|daemon|files|blocks|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.proof.load import Mix
+from tests.proof.powerloss.block_subject import DATA_BYTES_MAX, BlockSubject
 from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, explore
 from tests.proof.powerloss.file_subject import FileSubject
@@ -22,8 +23,15 @@ from tests.proof.powerloss.toy import Toy
 
 def main() -> None:
     options = _options()
-    subjects: dict[str, Subject] = {"store": StoreSubject(), "daemon": DaemonSubject(), "files": FileSubject(), "toy": Toy()}
-    mix = Mix(multipart=0, abort=0, size_max=262_144) if options.subject == "toy" else Mix()
+    subjects: dict[str, Subject] = {
+        "store": StoreSubject(),
+        "daemon": DaemonSubject(),
+        "files": FileSubject(),
+        "blocks": BlockSubject(),
+        "toy": Toy(),
+    }
+    sizes = {"toy": 262_144, "blocks": DATA_BYTES_MAX}
+    mix = Mix(multipart=0, abort=0, size_max=sizes[options.subject]) if options.subject in sizes else Mix()
     plan = Plan(
         devices=options.devices,
         device_bytes=options.device_mib << 20,
@@ -34,7 +42,7 @@ def main() -> None:
         mix=mix,
         lost_devices=options.lost,
         liars=options.liars,
-        keep_state=options.subject in ("daemon", "files"),
+        keep_state=options.subject in ("daemon", "files", "blocks"),
     )
     directory = options.keep or Path(tempfile.mkdtemp(prefix="powerloss-"))
     try:
@@ -50,7 +58,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.powerloss", description="Judge a store by the crash states of recorded devices.")
-    parser.add_argument("--subject", choices=("store", "daemon", "files", "toy"), default="store")
+    parser.add_argument("--subject", choices=("store", "daemon", "files", "blocks", "toy"), default="store")
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--device-mib", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=8.0, help="of load")

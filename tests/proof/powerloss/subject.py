@@ -1,7 +1,7 @@
 """What is put on recorded devices: anything that can be opened on device paths and spoken to as a `Client`.
 
-A subject is a picklable recipe, because crash states are opened in worker processes. Four exist: the toy (proves the instrument), the
-store through its Python API, the whole daemon by S3, and by S3 and files.
+A subject is a picklable recipe, because crash states are opened in worker processes. Five exist: the toy (proves the instrument), the
+store through its Python API, the whole daemon by S3, by S3 and files, and by blocks.
 """
 
 from __future__ import annotations
@@ -10,8 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from tests.proof.files import Diary, Written
+from tests.proof.files import Written
 from tests.proof.load import Client
+
+
+class Diary(Protocol):
+    """Writes and syncs nothing, from entering to leaving."""
+
+    written: Written
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exc: object) -> None: ...
 
 
 class Session(Protocol):

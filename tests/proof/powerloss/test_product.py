@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.load import Mix
+from tests.proof.powerloss.block_subject import DATA_BYTES_MAX, BlockSubject
 from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, Report, explore
 from tests.proof.powerloss.file_subject import FileSubject
@@ -20,6 +22,8 @@ from tests.proof.powerloss.subject import Subject
 STATES_MIN = 200
 PROMISED_LOSSES = 2
 """m of the code 4+2."""
+
+BLOCK_MIX = Mix(multipart=0, abort=0, size_max=DATA_BYTES_MAX)
 
 EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
     "store 4+2": (StoreSubject(), Plan(devices=6, seconds=8, samples=20, states=60, seed=1)),
@@ -33,6 +37,10 @@ EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
     "files and S3 of a daemon 4+2": (
         FileSubject(),
         Plan(devices=6, seconds=10, samples=10, states=30, seed=9, lying_states=4, keep_state=True),
+    ),
+    "volumes of a daemon 4+2": (
+        BlockSubject(),
+        Plan(devices=6, seconds=8, samples=8, states=24, seed=11, lying_states=4, keep_state=True, mix=BLOCK_MIX),
     ),
 }
 LOSSES = ("lost", "older", "undeleted")
@@ -56,8 +64,10 @@ def run(subject: Subject, plan: Plan, directory: Path) -> Report:
     assert report.load_errors == []
     assert report.acknowledged >= OPERATIONS_MIN, "too little load to judge anything"
     assert report.states == plan.states
-    # Files are slower than S3 here: they do not always give a whole segment back. The other experiments do.
-    expected = {name: count for name, count in report.work.items() if not (isinstance(subject, FileSubject) and name == FREED)}
+    # Files and blocks are slower than S3 here: they do not always give a whole segment back. The other experiments do.
+    expected = {
+        name: count for name, count in report.work.items() if not (isinstance(subject, FileSubject | BlockSubject) and name == FREED)
+    }
     assert expected and all(expected.values()), f"nothing was cut in the middle of some background work: {report.work}"
     return report
 
@@ -65,6 +75,12 @@ def run(subject: Subject, plan: Plan, directory: Path) -> Report:
 def test_files_of_a_daemon_whose_flushes_are_left_out_are_caught(tmp_path: Path) -> None:
     plan = Plan(devices=6, seconds=4, samples=4, states=8, seed=10, lying_states=0)
     report = run(FileSubject(leave_out_flushes=True), plan, tmp_path)
+    assert any(fault.split(": ")[1] in LOSSES for fault in report.faults), report.faults
+
+
+def test_volumes_of_a_daemon_whose_flushes_are_left_out_are_caught(tmp_path: Path) -> None:
+    plan = Plan(devices=6, seconds=4, samples=4, states=8, seed=12, lying_states=0, mix=BLOCK_MIX)
+    report = run(BlockSubject(leave_out_flushes=True), plan, tmp_path)
     assert any(fault.split(": ")[1] in LOSSES for fault in report.faults), report.faults
 
 

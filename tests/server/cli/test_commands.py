@@ -27,6 +27,37 @@ def test_buckets(daemon):
     assert answer(daemon.trefoil("bucket", "list", "--json")) == []
 
 
+def test_snapshots_and_clones(daemon):
+    daemon.trefoil("bucket", "create", "cli-snap")
+    took = daemon.trefoil("snapshot", "create", "/cli-snap", "one", "--protect", "1d").stdout
+    assert took == "took one of /cli-snap; files find it in /cli-snap/.snapshot/one\n"
+    assert "snapshot one already" in daemon.trefoil("snapshot", "create", "/cli-snap", "one").stderr
+    assert daemon.trefoil("snapshot", "create", "/cli-snap", "x", "--protect", "long").returncode == Exit.USAGE
+    assert daemon.trefoil("snapshot", "create", "/nothing", "one").stderr == "trefoil: there is no /nothing\n"
+    assert daemon.trefoil("clone", "/cli-snap@one", "/cli-clone").stdout == "/cli-clone is a clone of /cli-snap@one\n"
+    assert daemon.trefoil("clone", "/cli-snap@two", "/cli-other").returncode == Exit.FAILED
+    assert "protected" in daemon.trefoil("snapshot", "delete", "/cli-snap", "one").stderr
+    restored = daemon.trefoil("snapshot", "restore", "/cli-snap", "one", "--undo", "before").stdout
+    assert restored == "/cli-snap is as in one; undo: trefoil snapshot restore /cli-snap before\n"
+    listed = answer(daemon.trefoil("snapshot", "list", "/cli-snap", "--json"))
+    assert [(one["name"], one["automatic"], one["clones"]) for one in listed] == [("before", True, []), ("one", False, ["/cli-clone"])]
+    assert "protected until" in daemon.trefoil("snapshot", "list").stdout
+    assert "protected until" in daemon.trefoil("snapshot", "protect", "/cli-snap", "before", "1h").stdout
+    assert "before alone holds" in daemon.trefoil("snapshot", "space", "/cli-snap", "before").stdout
+    daemon.trefoil("snapshot", "create", "/cli-snap", "gone")
+    assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stdout == "deleted gone of /cli-snap\n"
+    assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stderr == "trefoil: /cli-snap has no snapshot gone\n"
+
+
+def test_schedules(daemon):
+    assert daemon.trefoil("snapshot", "schedule", "set", "cli-sched/", "--hour", "24").stdout == "/cli-sched keeps 24 hourly\n"
+    assert "at least one" in daemon.trefoil("snapshot", "schedule", "set", "/cli-sched").stderr
+    listed = answer(daemon.trefoil("snapshot", "schedule", "list", "--json"))
+    assert listed == [{"path": "/cli-sched", "keep": {"hour": 24, "day": 0, "week": 0, "month": 0}}]
+    assert "no schedule any more" in daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").stdout
+    assert daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").returncode == Exit.FAILED
+
+
 def test_users_and_keys(daemon):
     assert answer(daemon.trefoil("user", "create", "ann", "--name", "Ann", "--json"))["display_name"] == "Ann"
     key = answer(daemon.trefoil("key", "create", "ann", "--json"))

@@ -4,6 +4,8 @@
 //! before it asks. Writes are seen by all faces when they are done and durable after the next `flush` that began later; a write is never torn within
 //! BLOCK_BYTES_MAX aligned bytes, whatever happens to power. While anybody holds an open volume, its name and content are read-only to all other faces.
 
+pub mod model;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,8 @@ pub struct Volume {
     /// Stable as long as the volume lives, and never another's; NGUID and UUID alike.
     pub uuid: [u8; 16],
     pub size_bytes: u64,
+    /// Of it, what is no holes: a host's "utilization". May lag behind a little, and never exceeds the size.
+    pub used_bytes: u64,
     /// 512 or 4096.
     pub block_bytes: u32,
     pub read_only: bool,

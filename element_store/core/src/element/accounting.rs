@@ -3,7 +3,7 @@
 //! Exact by construction: logical bytes = stored + zeros + the gains of deduplication, similarity and compression, where stored bytes are those of
 //! chunks that content names and of what is still landed. Reads every row in question; memory grows with the number of extents and chunks.
 
-use super::rows::{ChunkRow, Encoding, ExtentRow, MappingRow, Placement};
+use super::rows::{ChunkRow, Encoding, ExtentRow, MappingRow, Placement, is_tombstone};
 use super::{Rows, chunks, content, keys};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -98,7 +98,11 @@ type Mapped = HashMap<u64, i64>;
 
 fn count_mappings(rows: &dyn Rows, from: &[u8], to: &[u8], mapped: &mut Mapped) -> Result<()> {
     for row in rows.range(from, to, false) {
-        let mapping = MappingRow::decode(&row?.1)?;
+        let (_, value) = row?;
+        if is_tombstone(&value) {
+            continue;
+        }
+        let mapping = MappingRow::decode(&value)?;
         *mapped.entry(mapping.extent).or_default() += i64::from(mapping.length);
     }
     Ok(())
@@ -123,11 +127,13 @@ pub fn of_elements(rows: &dyn Rows, elements: impl Iterator<Item = u64>) -> Resu
     Ok(accounting)
 }
 
-/// Of everything that the pool keeps, uploads and old versions included.
+/// Of everything that the pool keeps: uploads, old versions, and what only snapshots see included; what a clone did not change is its origin's alone.
+/// `rows`: as they lie.
 pub fn of_pool(rows: &dyn Rows) -> Result<Accounting> {
     let (mut accounting, mut mapped, mut pieces) = (Accounting::default(), Mapped::new(), HashMap::new());
-    let (from, to) = keys::table(keys::MAPPING);
-    count_mappings(rows, &from, &to, &mut mapped)?;
+    for (from, to) in [keys::table(keys::MAPPING), keys::history_table(keys::MAPPING)] {
+        count_mappings(rows, &from, &to, &mut mapped)?;
+    }
     for row in table(rows, keys::EXTENT) {
         let (key, value) = row?;
         accounting.row_bytes += (key.len() + value.len()) as i64;

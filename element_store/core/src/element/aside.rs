@@ -10,7 +10,7 @@
 use super::files::{fail, find, row as any_row};
 use super::info::hex;
 use super::path::Walk;
-use super::rows::{Attributes, ElementRow, EntryRow, Kind};
+use super::rows::{Attributes, ElementRow, EntryRow, Kind, plain_bytes};
 use super::transaction::Transaction;
 use super::{Rows, keys, path};
 use crate::codec::{Reader, Writer};
@@ -69,7 +69,7 @@ fn view_above(rows: &dyn Rows, row: &ElementRow, directory: u64) -> Result<u64> 
 fn changes(rows: &dyn Rows, view: u64) -> Result<(u64, i64)> {
     match rows.get(&keys::aside(view, 0))? {
         Some(bytes) => {
-            let mut reader = Reader::new(&bytes);
+            let mut reader = Reader::new(plain_bytes(&bytes)?);
             Ok((reader.u64()?, reader.i64()?))
         }
         None => Ok((0, 0)),
@@ -84,13 +84,13 @@ fn set(tx: &mut Transaction, directory: u64, row: &ElementRow, name: &[u8], cook
         return Ok(());
     }
     if aside {
-        tx.put(key, [&directory.to_be_bytes(), name].concat())?;
+        tx.put_plain(key, &[&directory.to_be_bytes(), name].concat())?;
     } else {
         tx.delete(&key)?;
     }
     let mut writer = Writer::new();
     writer.u64(changes(tx, view)?.0 + 1).i64(tx.now_ns);
-    tx.put(keys::aside(view, 0), writer.bytes)
+    tx.put_plain(keys::aside(view, 0), &writer.bytes)
 }
 
 /// The directory of that row has got the name, which is new to it.
@@ -203,7 +203,7 @@ pub struct Found {
 
 fn found(rows: &dyn Rows, value: &[u8]) -> Result<(Found, Vec<u8>)> {
     let damaged = || Error::Damaged("an entry that lies aside is not there".into());
-    let (directory, name) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (directory, name) = plain_bytes(value)?.split_first_chunk::<8>().ok_or_else(damaged)?;
     let directory = u64::from_be_bytes(*directory);
     let entry = path::entry(rows, directory, name)?.ok_or_else(damaged)?;
     let key = path::key_of(rows, directory, name)?.1;

@@ -56,6 +56,25 @@ fn leave_page(tx: &mut Transaction, number: u32) -> Result<()> {
     tx.add(&keys::page_chunks(number), -1)
 }
 
+/// Stored bytes that go if so many references to each of the chunks do, those of bases that only deltas among them keep included.
+pub fn stored_bytes_of(rows: &dyn Rows, mut counts: HashMap<u64, i64>) -> Result<u64> {
+    counts.remove(&0);
+    let (mut bytes, mut gone) = (0, BTreeSet::new());
+    // A delta's bases are no deltas: the second look has all their references.
+    for _ in 0..2 {
+        for (id, count) in counts.clone() {
+            if gone.contains(&id) || !content::is_last(rows, &keys::chunk_shares(id), count)? {
+                continue;
+            }
+            let row = chunk(rows, id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
+            gone.insert(id);
+            bytes += u64::from(row.location.length);
+            row.bases.iter().for_each(|base| *counts.entry(*base).or_insert(0) += 1);
+        }
+    }
+    Ok(bytes)
+}
+
 /// The chunk's bytes now lie elsewhere too; nothing happens if it is gone or was moved meanwhile.
 pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Location) -> Result<()> {
     if chunk(tx, id)?.as_ref() != Some(old) {

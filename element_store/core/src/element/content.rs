@@ -4,13 +4,15 @@
 //! that point at it; a segment's live counter equals the footprints of the extents and chunks that lie in it.
 
 use super::Rows;
-use super::chunks::drop_chunk;
+use super::chunks::{self, drop_chunk};
 use super::keys;
-use super::rows::{CHECKSUM_BLOCK, ExtentRow, LandedRow, MappingRow, Placement};
-use super::transaction::Transaction;
+use super::rows::{CHECKSUM_BLOCK, EXTENT_BYTES_MAX, ExtentRow, LandedRow, MappingRow, Placement, is_tombstone};
+use super::transaction::{Taken, Transaction};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
+use crate::meta::decode_counter;
 use crate::reduction::Cutting;
+use std::collections::HashMap;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
 pub const INLINE_MAPPINGS_MAX: usize = 8;
@@ -61,17 +63,20 @@ fn run_of(key: &[u8], value: &[u8]) -> Result<Run> {
 }
 
 /// Whole runs that touch [start, stop), in order, at most `limit`.
+///
+/// Most changes and reads meet one run that covers all they touch: it is found by its key, without looking around it. Looking around costs more the more
+/// often the rows nearby were written since the tree's last flush, as each write of them is passed by.
 pub fn runs(rows: &dyn Rows, element: u64, start: u64, stop: u64, limit: usize) -> Result<Vec<Run>> {
-    let mut found = Vec::new();
-    let first = keys::mapping(element, 0);
-    if let Some(row) = rows.range(&first, &keys::mapping(element, start), true).next() {
-        let (key, value) = row?;
-        let run = run_of(&key, &value)?;
-        if run.end() > start && start < stop {
-            found.push(run);
-        }
+    if start >= stop || limit == 0 {
+        return Ok(Vec::new());
     }
-    for row in rows.range(&keys::mapping(element, start), &keys::mapping(element, stop), false) {
+    let mut found = Vec::new();
+    found.extend(run_at(rows, element, start)?);
+    let at = found.last().map_or(start, Run::end);
+    if at >= stop {
+        return Ok(found);
+    }
+    for row in rows.range(&keys::mapping(element, at), &keys::mapping(element, stop), false) {
         if found.len() >= limit {
             break;
         }
@@ -79,6 +84,19 @@ pub fn runs(rows: &dyn Rows, element: u64, start: u64, stop: u64, limit: usize) 
         found.push(run_of(&key, &value)?);
     }
     Ok(found)
+}
+
+/// The run that covers byte `at`.
+fn run_at(rows: &dyn Rows, element: u64, at: u64) -> Result<Option<Run>> {
+    let key = keys::mapping(element, at);
+    if let Some(value) = rows.get(&key)? {
+        return run_of(&key, &value).map(Some);
+    }
+    // No run is longer than an extent.
+    let first = keys::mapping(element, at.saturating_sub(EXTENT_BYTES_MAX as u64 - 1));
+    let before = rows.range(&first, &key, true).next().transpose()?;
+    let run = before.map(|(key, value)| run_of(&key, &value)).transpose()?;
+    Ok(run.filter(|run| run.end() > at))
 }
 
 /// Runs cut to [start, stop).
@@ -112,17 +130,49 @@ fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
     )
 }
 
-fn landed(element: u64, offset: u64, extent: u64) -> LandedRow {
-    LandedRow {
-        element,
-        offset,
-        cutting: Cutting::Content,
-        extent,
+/// Where content lands, and how the reducer is to cut it.
+#[derive(Debug, Clone, Copy)]
+pub struct Spot {
+    pub element: u64,
+    pub offset: u64,
+    pub cutting: Cutting,
+}
+
+impl Spot {
+    /// Where new content begins.
+    pub fn start(element: u64) -> Self {
+        Self::at(element, 0)
+    }
+
+    /// In content that grows at its end.
+    pub fn at(element: u64, offset: u64) -> Self {
+        Self {
+            element,
+            offset,
+            cutting: Cutting::Content,
+        }
+    }
+
+    /// In content that changes in place: what changes is a page, wherever it lies.
+    pub fn in_place(element: u64, offset: u64) -> Self {
+        Self {
+            cutting: Cutting::Aligned,
+            ..Self::at(element, offset)
+        }
+    }
+
+    fn landed(&self, extent: u64) -> LandedRow {
+        LandedRow {
+            element: self.element,
+            offset: self.offset,
+            cutting: self.cutting,
+            extent,
+        }
     }
 }
 
-/// Lands `bytes` in the journal as one extent of the element at `offset`. The range must be free.
-fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+/// Lands `bytes` in the journal as one extent. The range must be free.
+pub(super) fn land(tx: &mut Transaction, spot: Spot, bytes: &[u8]) -> Result<()> {
     let (id, position) = (tx.new_id(), tx.land(bytes)?);
     let length = bytes.len() as u32;
     tx.put_extent(
@@ -135,12 +185,12 @@ fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result
             },
         },
     )?;
-    tx.put(keys::landed_journal(position), landed(element, offset, id).encode())?;
+    tx.put(keys::landed_journal(position), spot.landed(id).encode())?;
     map(
         tx,
-        element,
+        spot.element,
         Run {
-            offset,
+            offset: spot.offset,
             extent: id,
             skip: 0,
             length,
@@ -152,22 +202,22 @@ fn land(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result
 pub fn attach(tx: &mut Transaction, element: u64, source: Source) -> Result<u64> {
     match source {
         Source::Small(bytes) if bytes.is_empty() => Ok(0),
-        Source::Small(bytes) => land(tx, element, 0, &bytes).map(|()| bytes.len() as u64),
-        Source::Staged(extents) => append(tx, element, 0, extents),
+        Source::Small(bytes) => land(tx, Spot::start(element), &bytes).map(|()| bytes.len() as u64),
+        Source::Staged(extents) => append(tx, Spot::start(element), extents),
     }
 }
 
-/// Adds staged extents one after another from `offset` on; returns where they end.
-pub fn append(tx: &mut Transaction, element: u64, offset: u64, extents: Vec<(u64, ExtentRow)>) -> Result<u64> {
-    extents.into_iter().try_fold(offset, |offset, (id, row)| {
+/// Adds staged extents one after another from there on; returns where they end.
+pub fn append(tx: &mut Transaction, spot: Spot, extents: Vec<(u64, ExtentRow)>) -> Result<u64> {
+    extents.into_iter().try_fold(spot.offset, |offset, (id, row)| {
         if let Placement::Raw { location, .. } = &row.placement {
             tx.occupy(location);
-            tx.put(keys::landed_raw(id), landed(element, offset, id).encode())?;
+            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id).encode())?;
         }
         tx.put_extent(id, &row)?;
         map(
             tx,
-            element,
+            spot.element,
             Run {
                 offset,
                 extent: id,
@@ -226,13 +276,51 @@ fn drop_extent(tx: &mut Transaction, id: u64) -> Result<()> {
     tx.delete(&keys::extent(id))
 }
 
+/// Gives up a live row of a mapping, with its reference if nobody else sees it.
+fn free_mapping(tx: &mut Transaction, key: &[u8], value: &[u8]) -> Result<()> {
+    let taken = tx.take_own(key)?;
+    if taken == Taken::Gone {
+        forget_mapping(tx, value)?;
+    }
+    Ok(())
+}
+
+/// Bytes in segments and the journal that go if so many references to each of the extents do.
+pub fn stored_bytes_of(rows: &dyn Rows, extents: &HashMap<u64, i64>) -> Result<u64> {
+    let (mut bytes, mut pieces) = (0, HashMap::new());
+    for (id, count) in extents {
+        if !is_last(rows, &keys::extent_shares(*id), *count)? {
+            continue;
+        }
+        let row = extent(rows, *id)?.ok_or_else(|| Error::Damaged(format!("extent {id} has no row")))?;
+        match row.placement {
+            Placement::Chunks(list) => list.iter().for_each(|piece| *pieces.entry(piece.chunk).or_insert(0) += 1),
+            _ => bytes += u64::from(row.length),
+        }
+    }
+    Ok(bytes + chunks::stored_bytes_of(rows, pieces)?)
+}
+
+/// Would nobody refer to it without so many references? `shares`: the key of its counter.
+pub(super) fn is_last(rows: &dyn Rows, shares: &[u8], count: i64) -> Result<bool> {
+    Ok(rows.get(shares)?.map_or(Ok(0), |shares| decode_counter(&shares))? < count)
+}
+
+/// What a mapping's row, or a tombstone, referred to.
+pub fn forget_mapping(tx: &mut Transaction, value: &[u8]) -> Result<()> {
+    if is_tombstone(value) {
+        return Ok(());
+    }
+    drop_extent(tx, MappingRow::decode(value)?.extent)
+}
+
 /// Gives back at most `limit` mappings of an element; true if none is left.
 pub fn free(tx: &mut Transaction, element: u64, limit: usize) -> Result<bool> {
     let (from, to) = keys::span(keys::MAPPING, element);
-    let found = tx.rows_in(&from, &to, limit + 1)?;
+    // Nobody can reach what is an origin's: an id never returns.
+    let found = tx.raw_rows(&from, &to, limit + 1)?;
     for (key, value) in found.iter().take(limit) {
-        drop_extent(tx, run_of(key, value)?.extent)?;
-        tx.delete(key)?;
+        free_mapping(tx, key, value)?;
     }
     Ok(found.len() <= limit)
 }
@@ -247,13 +335,14 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     };
     for run in found {
         let (head, tail) = (run.clip(0, start), run.clip(stop, u64::MAX));
-        tx.delete(&keys::mapping(element, run.offset))?;
+        let taken = tx.take(&keys::mapping(element, run.offset))?;
         tx.count_mapped(element, -i64::from(run.length));
-        let kept = usize::from(head.is_some()) + usize::from(tail.is_some());
-        match kept {
-            0 => drop_extent(tx, run.extent)?,
-            2 => tx.add(&keys::extent_shares(run.extent), 1)?,
-            _ => {}
+        let kept = i64::from(head.is_some()) + i64::from(tail.is_some());
+        // What is gone leaves its reference to the parts that are kept.
+        match kept - i64::from(taken == Taken::Gone) {
+            -1 => drop_extent(tx, run.extent)?,
+            0 => {}
+            more => tx.add(&keys::extent_shares(run.extent), more)?,
         }
         for part in head.into_iter().chain(tail) {
             map(tx, element, part)?;
@@ -262,11 +351,24 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     Ok(reached)
 }
 
-/// Content from `offset` on, where there must be none yet.
-pub fn place(tx: &mut Transaction, element: u64, offset: u64, source: Source) -> Result<()> {
+/// Content from there on, where there must be none yet.
+pub fn place(tx: &mut Transaction, spot: Spot, source: Source) -> Result<()> {
     match source {
         Source::Small(bytes) if bytes.is_empty() => Ok(()),
-        Source::Small(bytes) => land(tx, element, offset, &bytes),
-        Source::Staged(extents) => append(tx, element, offset, extents).map(|_| ()),
+        Source::Small(bytes) => land(tx, spot, &bytes),
+        Source::Staged(extents) => append(tx, spot, extents).map(|_| ()),
     }
+}
+
+/// Bytes [from, from + length) of an element are at `to` too, instead of what was there. The ranges may overlap.
+pub fn copy_within(tx: &mut Transaction, element: u64, from: u64, to: u64, length: u64) -> Result<()> {
+    let found = clipped_runs(tx, element, from, from + length, usize::MAX)?;
+    for run in &found {
+        tx.add(&keys::extent_shares(run.extent), 1)?;
+    }
+    cut(tx, element, to, to + length, usize::MAX)?;
+    found.into_iter().try_for_each(|run| {
+        let offset = to + (run.offset - from);
+        map(tx, element, Run { offset, ..run })
+    })
 }

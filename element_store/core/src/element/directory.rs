@@ -3,9 +3,9 @@
 //! Invariants: an entry's cookie is unique in its directory and leads back to its name; a name that stays keeps its cookie, whatever it names; a
 //! directory's row knows its parent and counts the directories in it; its times and version follow every change of its entries.
 
-use super::rows::{ElementRow, EntryRow, Kind};
+use super::rows::{ElementRow, EntryRow, Kind, plain_bytes};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, path};
+use super::{Rows, aside, keys, path, snapshots};
 use crate::error::{Error, Result};
 use crate::meta::RangeIter;
 
@@ -20,7 +20,7 @@ pub fn enter(tx: &mut Transaction, directory: u64, name: &[u8], element: u64, ki
         Some(old) => old.cookie,
         None => {
             let cookie = tx.new_id();
-            tx.put(keys::cookie(directory, cookie), name.to_vec())?;
+            tx.put_plain(keys::cookie(directory, cookie), name)?;
             cookie
         }
     };
@@ -64,7 +64,10 @@ fn touch(tx: &mut Transaction, directory: u64, directories: i32) -> Result<()> {
 
 /// A new directory under `name`.
 pub fn make(tx: &mut Transaction, parent: u64, name: &[u8], mut row: ElementRow) -> Result<u64> {
-    let id = tx.new_id();
+    let id = match parent {
+        keys::ROOT => snapshots::new_root(tx)?,
+        _ => tx.new_element(keys::space_of(parent))?,
+    };
     if parent != keys::ROOT {
         let above = path::element(tx, parent)?;
         row.aside = above.aside || aside::is_misfit(&above, name);
@@ -91,7 +94,8 @@ pub fn list(rows: &dyn Rows, directory: u64, cookie: u64, limit: usize) -> Resul
         .range(&keys::cookie(directory, cookie.saturating_add(1)), &to, false)
         .take(limit)
     {
-        let (key, name) = row?;
+        let (key, value) = row?;
+        let name = plain_bytes(&value)?.to_vec();
         let entry = path::entry(rows, directory, &name)?.ok_or_else(|| Error::Damaged(format!("a cookie of {directory} leads nowhere")))?;
         found.push((keys::offset_of(&key), name, entry));
     }

@@ -3,19 +3,32 @@
 //! Invariants: content that changed loses its S3 digests and gets another ETag; nobody has pinned it, for whoever reads it as an object was given a
 //! copy; no mapping lies beyond the size.
 
-use super::content::{self, Source};
+use super::content::{self, Source, Spot};
 use super::files::{fail, file_row, node, strip};
 use super::rows::{ElementRow, Etag};
 use super::transaction::Transaction;
-use super::{Rows, keys};
+use super::{Rows, keys, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::{Allocation, CAPABILITY, Errno, FILE_BYTES_MAX, Node, Seek};
 
 /// Runs that one transaction cuts away.
 pub const CUT_RUNS_MAX: usize = 1024;
 
-/// The content is no longer what S3 wrote.
+/// The content is no longer what S3 wrote. Raises Conflict for content that is pinned, and for a volume that hosts have attached.
 pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut ElementRow) -> Result<()> {
+    volumes::refuse_attached(tx, inode, row)?;
+    volumes::settle_row(tx, inode, row)?;
+    renew(tx, inode, row)?;
+    // Whoever reads it as an object has it pinned, and was given a copy; nobody pins it until this is seen.
+    if tx.claim(inode) {
+        Ok(())
+    } else {
+        Err(Error::Conflict(PINNED.into()))
+    }
+}
+
+/// What a row says of content that is another from now on.
+pub(super) fn renew(tx: &mut Transaction, inode: u64, row: &mut ElementRow) -> Result<()> {
     if matches!(row.etag, Etag::Multipart(..)) {
         let (from, to) = keys::span(keys::PARTS, inode);
         tx.delete_range(&from, &to)?;
@@ -26,12 +39,7 @@ pub(super) fn changed_content(tx: &mut Transaction, inode: u64, row: &mut Elemen
     // An id never returns, so no ETag of a change that a crash took back is given again.
     row.content_version = tx.new_id().max(row.content_version + 1);
     (row.modified_ns, row.changed_ns) = (tx.now_ns, tx.now_ns);
-    // Whoever reads it as an object has it pinned, and was given a copy; nobody pins it until this is seen.
-    if tx.claim(inode) {
-        Ok(())
-    } else {
-        Err(Error::Conflict(PINNED.into()))
-    }
+    Ok(())
 }
 
 /// The content has that size from now on; what was mapped and cut before this call is counted.
@@ -80,7 +88,12 @@ pub fn write(tx: &mut Transaction, inode: u64, place: Place, source: Source, len
     let Some(end) = end else { return fail(Errno::FBIG) };
     changed_content(tx, inode, &mut row)?;
     content::cut(tx, inode, offset, end.min(row.size), usize::MAX)?;
-    content::place(tx, inode, offset, source)?;
+    let spot = if offset < row.size {
+        Spot::in_place(inode, offset)
+    } else {
+        Spot::at(inode, offset)
+    };
+    content::place(tx, spot, source)?;
     let size = row.size.max(end);
     resize(tx, inode, &mut row, size);
     if strip_privileges {

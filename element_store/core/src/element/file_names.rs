@@ -8,14 +8,10 @@ use super::info::Versioning;
 use super::namespace::{bury_row, detach, unname};
 use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, directory, keys, path, versions};
+use super::{Rows, aside, directory, keys, path, snapshot_directory, versions, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
-
-fn view_of(rows: &dyn Rows, directory: u64) -> Result<u64> {
-    path::key_of(rows, directory, b"").map(|(view, _)| view)
-}
 
 /// The view and the key of a name, if anything in the view has a history.
 fn history(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<Option<(u64, Vec<u8>)>> {
@@ -25,7 +21,7 @@ fn history(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<Option<(u6
 }
 
 /// Files have changed it: it stays when its last key goes.
-fn claim_directory(tx: &mut Transaction, inode: u64) -> Result<()> {
+pub(super) fn claim_directory(tx: &mut Transaction, inode: u64) -> Result<()> {
     let mut row = directory_row(tx, inode)?;
     if row.implicit {
         row.implicit = false;
@@ -35,7 +31,7 @@ fn claim_directory(tx: &mut Transaction, inode: u64) -> Result<()> {
 }
 
 /// Something appears under a name: what the name led to becomes a version, or is given up. Returns the version that the new one is.
-fn succeed(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<u64>) -> Result<u64> {
+pub(super) fn succeed(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<u64>) -> Result<u64> {
     let old = old.map(|id| Ok::<_, Error>((id, path::element(tx, id)?))).transpose()?;
     let is_key = old.as_ref().is_none_or(|(_, row)| row.kind == Kind::File);
     match history(tx, directory, spelled)? {
@@ -50,7 +46,7 @@ fn succeed(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<u64
 }
 
 /// A name goes; with `old`, so does what it led to. A key with a history gets a delete marker.
-fn vanish(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<(u64, ElementRow)>, version: u64) -> Result<()> {
+pub(super) fn vanish(tx: &mut Transaction, directory: u64, spelled: &[u8], old: Option<(u64, ElementRow)>, version: u64) -> Result<()> {
     if let Some((view, key)) = history(tx, directory, spelled)?
         && (version != versions::NULL || versions::newest(tx, view, &key)?.is_some())
     {
@@ -136,9 +132,23 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: Mode, own
     Ok(row)
 }
 
-/// `.keys` is what it is: no name in it is made or moved by files. Raises EPERM.
-fn refuse_aside(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<()> {
-    if aside::view_of(directory).is_some() || aside::is_here(rows, directory, name)? {
+/// Is it a name that the store makes up in this directory?
+fn is_made_up(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<bool> {
+    Ok(aside::is_here(rows, directory, name)? || snapshot_directory::is_here(rows, directory, name)?)
+}
+
+/// Raises EROFS.
+fn refuse_snapshot(directory: u64) -> Result<()> {
+    match snapshot_directory::of(directory) {
+        Some(_) => fail(Errno::ROFS),
+        None => Ok(()),
+    }
+}
+
+/// `.keys` and `.snapshot` are what they are: no name in them is made or moved by files. Raises EPERM, EROFS.
+pub(super) fn refuse_aside(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<()> {
+    refuse_snapshot(directory)?;
+    if aside::view_of(directory).is_some() || is_made_up(rows, directory, name)? {
         return fail(Errno::PERM);
     }
     Ok(())
@@ -148,7 +158,7 @@ fn refuse_aside(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<()> {
 pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mode: Mode, owner: Owner) -> Result<Node> {
     check_name(name)?;
     let above = growing_row(tx, parent)?;
-    if aside::is_here(tx, parent, name)? {
+    if is_made_up(tx, parent, name)? {
         return fail(Errno::EXIST);
     }
     refuse_aside(tx, parent, name)?;
@@ -163,8 +173,8 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
     let inode = if row.kind == Kind::Directory {
         directory::make(tx, parent, &as_directory(name), row)?
     } else {
-        let inode = tx.new_id();
-        row.parent = view_of(tx, parent)?;
+        let inode = tx.new_element(keys::space_of(parent))?;
+        row.parent = tx.root_of(parent)?;
         if row.kind == Kind::File {
             row.version = succeed(tx, parent, name, None)?;
         }
@@ -179,11 +189,12 @@ pub fn create(tx: &mut Transaction, parent: u64, name: &[u8], new: &New<'_>, mod
 /// A file without a name, which the caller has open.
 pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: Mode, owner: Owner) -> Result<Node> {
     let above = growing_row(tx, parent)?;
+    refuse_snapshot(parent)?;
     if parent == ROOT || aside::view_of(parent).is_some() {
         return fail(Errno::PERM);
     }
     let mut row = new_row(tx, &above, &New::File, mode, owner)?;
-    (row.links, row.parent) = (0, view_of(tx, parent)?);
+    (row.links, row.parent) = (0, tx.root_of(parent)?);
     let node = node(inode, &row);
     tx.put_element(inode, row)?;
     tx.put(keys::orphan(inode), Vec::new())?;
@@ -193,6 +204,7 @@ pub fn create_unnamed(tx: &mut Transaction, inode: u64, parent: u64, mode: Mode,
 /// The last one who had it open is gone.
 pub fn forget(tx: &mut Transaction, inode: u64) -> Result<()> {
     let orphan = keys::orphan(inode);
+    tx.begin_freeing();
     if tx.get(&orphan)?.is_none() || !tx.claim_unopened(inode) {
         return Ok(());
     }
@@ -204,18 +216,23 @@ pub fn forget(tx: &mut Transaction, inode: u64) -> Result<()> {
 pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Result<Node> {
     check_name(name)?;
     growing_row(tx, parent)?;
+    refuse_snapshot(parent)?;
     let mut row = row(tx, inode)?;
     if row.kind == Kind::Directory || parent == ROOT || aside::view_of(parent).is_some() {
         return fail(Errno::PERM);
     }
-    if aside::is_here(tx, parent, name)? {
+    if is_made_up(tx, parent, name)? {
         return fail(Errno::EXIST);
     }
-    if view_of(tx, parent)? != row.parent {
+    if keys::space_of(parent) != keys::space_of(inode) {
         return fail(Errno::XDEV);
     }
     if find(tx, parent, name)?.is_some() {
         return fail(Errno::EXIST);
+    }
+    // A volume has one name, which leads from its id to its path.
+    if volumes::is_volume(tx, inode, &row)? {
+        return fail(Errno::PERM);
     }
     if row.links >= LINKS_MAX {
         return fail(Errno::MLINK);
@@ -238,10 +255,11 @@ pub fn link(tx: &mut Transaction, inode: u64, parent: u64, name: &[u8]) -> Resul
 pub fn unlink(tx: &mut Transaction, parent: u64, name: &[u8]) -> Result<()> {
     check_name(name)?;
     directory_row(tx, parent)?;
+    refuse_snapshot(parent)?;
     if let Some(view) = aside::view_of(parent) {
         return unlink_aside(tx, view, name);
     }
-    if aside::is_here(tx, parent, name)? {
+    if is_made_up(tx, parent, name)? {
         return fail(Errno::ISDIR);
     }
     let Some((inode, spelled)) = find(tx, parent, name)? else {
@@ -308,7 +326,7 @@ pub fn remove_directory(tx: &mut Transaction, parent: u64, name: &[u8]) -> Resul
 }
 
 /// Is `inode` the directory or one above it?
-fn is_at_or_above(rows: &dyn Rows, inode: u64, directory: u64) -> Result<bool> {
+pub(super) fn is_at_or_above(rows: &dyn Rows, inode: u64, directory: u64) -> Result<bool> {
     let mut at = directory;
     while at != ROOT {
         if at == inode {
@@ -329,7 +347,7 @@ pub fn rename(tx: &mut Transaction, from: (u64, &[u8]), to: (u64, &[u8]), replac
     if from.0 == ROOT || to.0 == ROOT {
         return fail(if from.0 == ROOT { Errno::PERM } else { Errno::XDEV });
     }
-    if view_of(tx, from.0)? != view_of(tx, to.0)? {
+    if keys::space_of(from.0) != keys::space_of(to.0) {
         return fail(Errno::XDEV);
     }
     let Some(source) = find(tx, from.0, from.1)? else {
@@ -402,7 +420,10 @@ fn place(tx: &mut Transaction, directory: u64, spelled: &[u8], inode: u64, versi
     let kind = row.kind;
     if kind == Kind::Directory {
         (row.parent, row.detail) = (directory, spelled.to_vec());
+    } else if tx.root_of(inode)? == inode {
+        row.parent = directory;
     }
+    volumes::renamed(tx, inode, &row, directory, spelled)?;
     tx.put_element(inode, row)?;
     directory::enter(tx, directory, spelled, inode, kind)
 }

@@ -6,7 +6,7 @@ use super::directory;
 use super::file_content::{changed_content, resize};
 use super::rows::{ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, metadata, path};
+use super::{Rows, aside, keys, metadata, path, snapshot_directory, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl;
 use crate::filesystem::{CAPABILITY, Changes, Entry, Errno, FILE_BYTES_MAX, NAME_BYTES_MAX, Node, ROOT, Time, Type, XattrMode};
@@ -43,6 +43,9 @@ pub(super) fn as_directory(name: &[u8]) -> Vec<u8> {
 pub fn row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
     if aside::view_of(inode).is_some() {
         return aside::row(rows, inode);
+    }
+    if snapshot_directory::of(inode).is_some() {
+        return snapshot_directory::row(rows, inode);
     }
     match rows.get(&keys::element(inode))? {
         Some(bytes) => ElementRow::decode(&bytes),
@@ -103,6 +106,7 @@ pub fn node(inode: u64, row: &ElementRow) -> Node {
         gid: row.attributes.gid,
         size: row.size,
         allocated,
+        block_bytes: volumes::block_bytes(row),
         accessed_ns: row.accessed_ns,
         modified_ns: row.modified_ns,
         changed_ns: row.changed_ns,
@@ -127,9 +131,20 @@ pub fn lookup(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Node> {
         let found = aside::look_up(rows, view, name)?.ok_or(Error::File(Errno::NOENT))?;
         return Ok(node(found.entry.element, &path::element(rows, found.entry.element)?));
     }
-    if aside::is_here(rows, directory, name)? {
-        let inode = aside::inode_of(directory);
-        return Ok(node(inode, &row(rows, inode)?));
+    if let Some(shown) = snapshot_directory::of(directory) {
+        let found = snapshot_directory::look_up(rows, shown, name)?.ok_or(Error::File(Errno::NOENT))?;
+        return Ok(node(found, &row(rows, found)?));
+    }
+    for (is_here, inode) in [
+        (aside::is_here(rows, directory, name)?, aside::inode_of(directory)),
+        (
+            snapshot_directory::is_here(rows, directory, name)?,
+            snapshot_directory::inode_of(directory),
+        ),
+    ] {
+        if is_here {
+            return Ok(node(inode, &row(rows, inode)?));
+        }
     }
     match find(rows, directory, name)? {
         Some((inode, _)) => Ok(node(inode, &path::element(rows, inode)?)),
@@ -153,8 +168,12 @@ pub fn list(rows: &dyn Rows, inode: u64, cookie: u64, limit: usize) -> Result<Ve
         let node = node(element, &row(rows, element)?);
         Ok(Entry { name, cookie, node })
     };
-    if let Some(view) = aside::view_of(inode) {
-        let found = aside::list(rows, view, cookie, limit)?;
+    let made_up = match (aside::view_of(inode), snapshot_directory::of(inode)) {
+        (Some(view), _) => Some(aside::list(rows, view, cookie, limit)?),
+        (_, Some(directory)) => Some(snapshot_directory::list(rows, directory, cookie, limit)?),
+        _ => None,
+    };
+    if let Some(found) = made_up {
         return found
             .into_iter()
             .map(|(cookie, name, element)| shown(name, cookie, element))
@@ -174,9 +193,10 @@ pub fn list(rows: &dyn Rows, inode: u64, cookie: u64, limit: usize) -> Result<Ve
     Ok(entries)
 }
 
-/// Of an element that files may change: `.keys` is none. Raises ESTALE, EPERM.
+/// Of an element that files may change: `.keys` is none, nor is `.snapshot`. Raises ESTALE, EPERM, EROFS.
 fn changing_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
     match aside::view_of(inode) {
+        _ if snapshot_directory::of(inode).is_some() => fail(Errno::ROFS),
         Some(_) => fail(Errno::PERM),
         None => row(rows, inode),
     }
@@ -220,6 +240,7 @@ pub fn change(tx: &mut Transaction, inode: u64, changes: &Changes) -> Result<Nod
         if size > FILE_BYTES_MAX {
             return fail(Errno::FBIG);
         }
+        volumes::refuse_attached(tx, inode, &row)?;
         if size != row.size {
             changed_content(tx, inode, &mut row)?;
             resize(tx, inode, &mut row, size);

@@ -1,5 +1,6 @@
 //! What callers of the store see: plain values made from rows.
 
+use super::keys;
 use super::rows::{Attributes, ElementRow, Etag};
 use std::collections::BTreeMap;
 
@@ -47,7 +48,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 pub fn etag_text(id: u64, row: &ElementRow) -> String {
     match &row.etag {
-        Etag::Version => format!("{id:016x}{:016x}-0", row.content_version),
+        // A snapshot's element has its original's number.
+        Etag::Version => format!("{:016x}{:016x}-0", keys::number_of(id), row.content_version),
         Etag::Md5(md5) => hex(md5),
         Etag::Multipart(md5, parts) => format!("{}-{parts}", hex(md5)),
     }

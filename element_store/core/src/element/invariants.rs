@@ -1,8 +1,12 @@
 //! Every count in the metadata recomputed from scratch. Reads all rows; memory grows with their number.
 
-use super::content;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow};
-use super::{Rows, aside, chunks, keys, namespace, path};
+use super::history::{TABLES, Versioned, space_of};
+use super::rows::{
+    ChunkRow, EXTENT_BYTES_MAX, ElementRow, EntryRow, ExtentRow, Kind, LandedRow, MappingRow, PartRow, Placement, VersionRow, born,
+    is_tombstone, plain_bytes,
+};
+use super::space::{Space, Spaces};
+use super::{Rows, aside, chunks, content, keys, namespace, path, snapshot_work, snapshots, volumes};
 use crate::error::Result;
 use crate::meta::decode_counter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -45,12 +49,57 @@ fn counters(rows: &dyn Rows, table: u8) -> Result<Counts> {
     Ok(counts)
 }
 
-/// All that is wrong with one state; empty when all is well.
-pub fn check(rows: &dyn Rows) -> Result<Findings> {
+/// A state as those see it who use it, with the spaces whose trees can be checked.
+struct Seen<'a> {
+    rows: Versioned<'a>,
+    /// With space 0. A clone of a part only hides what lies around it: of such, rows are counted and names are not.
+    whole: Vec<u64>,
+}
+
+impl Seen<'_> {
+    fn scan(&self, table: u8, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        for space in &self.whole {
+            let (from, to) = keys::space_span(table, *space);
+            for row in self.rows.range(&from, &to, false) {
+                let (key, value) = row?;
+                each(&key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self, element: u64) -> bool {
+        self.whole.contains(&keys::space_of(element))
+    }
+
+    /// A clone inside a view: that view's tables know nothing of what it had before.
+    fn is_nested(&self, element: u64) -> bool {
+        let space = self.rows.spaces.get(keys::space_of(element));
+        space.is_some_and(|space| space.row.parent != 0)
+    }
+
+    fn is_clone(&self, element: u64) -> bool {
+        let space = self.rows.spaces.get(keys::space_of(element));
+        space.is_some_and(|space| space.row.origin.is_some())
+    }
+}
+
+/// All that is wrong with one state; empty when all is well. `raw`: rows as they lie.
+pub fn check(raw: &dyn Rows) -> Result<Findings> {
     let mut findings = Findings::default();
-    let elements = check_tree(rows, &mut findings)?;
-    let references = check_mappings(rows, &elements, &mut findings)?;
-    check_holes(rows, &mut findings)?;
+    let spaces = Spaces::load(raw)?;
+    let whole = spaces.iter().filter(|space| !space.row.is_left && spaces.is_whole(space));
+    let seen = Seen {
+        whole: std::iter::once(0).chain(whole.map(|space| space.id)).collect(),
+        rows: Versioned { raw, spaces: &spaces },
+    };
+    let elements = check_tree(&seen, &mut findings)?;
+    check_contents(&seen, &elements, &mut findings)?;
+    let references = check_mappings(&seen, &elements, &mut findings)?;
+    check_holes(&seen, &mut findings)?;
+    volumes::check(&seen.rows)?.into_iter().for_each(|wrong| findings.add(wrong));
+    check_history(raw, &spaces, &mut findings)?;
+    let rows = raw;
     let (pieces, mut live) = check_extents(rows, &references, &mut findings)?;
     check_chunks(rows, pieces, &mut live, &mut findings)?;
     let mut segments = HashSet::new();
@@ -83,10 +132,10 @@ struct Named {
 }
 
 /// Entries, and the cookies that lead back to them.
-fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u64, Named>, HashMap<u64, u32>)> {
+fn check_entries(seen: &Seen, findings: &mut Findings) -> Result<(HashMap<u64, Named>, HashMap<u64, u32>)> {
     let (mut named, mut directories): (HashMap<u64, Named>, HashMap<u64, u32>) = Default::default();
-    let mut cookies = HashSet::new();
-    scan(rows, keys::ENTRY, |key, value| {
+    let (mut cookies, rows) = (HashSet::new(), &seen.rows);
+    seen.scan(keys::ENTRY, |key, value| {
         let (parent, entry) = (keys::id_of(key), EntryRow::decode(value)?);
         let (name, is_directory) = (&key[9..], entry.kind == Kind::Directory);
         *directories.entry(parent).or_default() += u32::from(is_directory);
@@ -103,13 +152,16 @@ fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u6
             }
         }
         let cookie = keys::cookie(parent, entry.cookie);
-        if rows.get(&cookie)?.as_deref() != Some(name) || !cookies.insert(cookie) {
+        let led_to = Rows::get(rows, &cookie)?
+            .map(|row| plain_bytes(&row).map(<[u8]>::to_vec))
+            .transpose()?;
+        if led_to.as_deref() != Some(name) || !cookies.insert(cookie) {
             findings.add(format!("the cookie of a name in {parent} leads elsewhere"));
         }
         Ok(())
     })?;
-    check_aside(rows, findings)?;
-    scan(rows, keys::COOKIE, |key, _| {
+    check_aside(seen, findings)?;
+    seen.scan(keys::COOKIE, |key, _| {
         if !cookies.contains(key) {
             findings.add(format!("a cookie of {} leads to no name", keys::id_of(key)));
         }
@@ -119,16 +171,16 @@ fn check_entries(rows: &dyn Rows, findings: &mut Findings) -> Result<(HashMap<u6
 }
 
 /// What has no path among files is listed so, and nothing else.
-fn check_aside(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
-    let mut listed = HashMap::new();
-    scan(rows, keys::ASIDE, |key, value| {
-        let cookie = keys::offset_of(key);
-        if cookie != 0 {
-            listed.insert(cookie, (keys::id_of(key), value.to_vec()));
+fn check_aside(seen: &Seen, findings: &mut Findings) -> Result<()> {
+    let (mut listed, rows) = (HashMap::new(), &seen.rows);
+    seen.scan(keys::ASIDE, |key, value| {
+        let (cookie, view) = (keys::offset_of(key), keys::id_of(key));
+        if cookie != 0 && !seen.is_nested(view) {
+            listed.insert((keys::space_of(view), cookie), (view, plain_bytes(value)?.to_vec()));
         }
         Ok(())
     })?;
-    scan(rows, keys::ENTRY, |key, value| {
+    seen.scan(keys::ENTRY, |key, value| {
         let (directory, name, entry) = (keys::id_of(key), &key[9..], EntryRow::decode(value)?);
         let above = path::element(rows, directory)?;
         if entry.kind == Kind::Directory {
@@ -136,25 +188,40 @@ fn check_aside(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
             if path::element(rows, entry.element)?.aside != aside {
                 findings.add(format!("directory {} does not know whether files reach it", entry.element));
             }
-        } else if aside::is_aside(rows, directory, &above, name)? {
+        } else if aside::is_aside(rows, directory, &above, name)? && !seen.is_nested(directory) {
             let expected = (path::key_of(rows, directory, name)?.0, [&directory.to_be_bytes(), name].concat());
-            if listed.remove(&entry.cookie) != Some(expected) {
+            if listed.remove(&(keys::space_of(directory), entry.cookie)) != Some(expected) {
                 findings.add(format!("element {} has no path and is not listed so", entry.element));
             }
         }
         Ok(())
     })?;
-    for (_, (view, _)) in listed {
+    let is_there = |value: &[u8]| value.first_chunk::<8>().map_or(0, |id| keys::space_of(u64::from_be_bytes(*id)));
+    for (_, (view, _)) in listed
+        .into_iter()
+        .filter(|(_, (view, value))| is_there(value) == keys::space_of(*view))
+    {
         findings.add(format!("view {view} lists an entry without a path that is not there or has one"));
     }
     Ok(())
 }
 
 /// Files by id with their size; what has no name yet or any more has none.
-fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, Option<u64>>> {
-    let (mut named, mut directories) = check_entries(rows, findings)?;
+fn check_tree(seen: &Seen, findings: &mut Findings) -> Result<BTreeMap<u64, Option<u64>>> {
+    let rows = &seen.rows;
+    let (mut named, mut directories) = check_entries(seen, findings)?;
+    // An image is not named by entries, nor by those seen here what lies in a clone of a part.
+    let is_hidden = |space: &&Space| space.row.is_image || !seen.whole.contains(&space.row.parent);
+    let whole = seen.rows.spaces.iter().filter(|space| seen.whole.contains(&space.id));
+    for space in whole.filter(is_hidden) {
+        let root = named.entry(space.row.root).or_default();
+        if root.links == 0 {
+            root.kinds.insert(path::element(rows, space.row.root)?.kind);
+            root.links = 1;
+        }
+    }
     named.entry(keys::ROOT).or_default().kinds.insert(Kind::Directory);
-    let versions = check_versions(rows, findings)?;
+    let versions = check_versions(seen, findings)?;
     for element in versions.keys() {
         let named = named.entry(*element).or_default();
         named.links += 1;
@@ -166,10 +233,10 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
         Ok(())
     })?;
     let mut files = BTreeMap::new();
-    scan(rows, keys::ELEMENT, |key, value| {
+    seen.scan(keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
         let names = named.remove(&id).unwrap_or_default();
-        let is_orphan = orphans.remove(&id);
+        let is_orphan = orphans.remove(&id) || row.links == 0 && seen.is_clone(id);
         if names.links == 0 && id != keys::ROOT && !is_orphan || names.kinds.iter().any(|kind| *kind != row.kind) {
             findings.add(format!("element {id} has no name of its kind"));
         }
@@ -197,13 +264,14 @@ fn check_tree(rows: &dyn Rows, findings: &mut Findings) -> Result<BTreeMap<u64, 
     })?;
     named
         .keys()
-        .filter(|id| **id != keys::ROOT)
+        .filter(|id| **id != keys::ROOT && seen.is_whole(**id))
         .for_each(|id| findings.add(format!("element {id} is named and has no row")));
     directories
         .keys()
         .for_each(|id| findings.add(format!("entries lie in {id}, which is no directory")));
     orphans
         .iter()
+        .filter(|id| seen.is_whole(**id))
         .for_each(|id| findings.add(format!("orphan {id} has no row or a name")));
     scan(rows, keys::DETACHED, |key, _| {
         files.entry(keys::id_of(key)).or_insert(None);
@@ -225,10 +293,11 @@ fn path_is_empty(rows: &dyn Rows, directory: u64) -> bool {
 }
 
 /// The elements that are kept as versions, and as which.
-fn check_versions(rows: &dyn Rows, findings: &mut Findings) -> Result<HashMap<u64, u64>> {
+fn check_versions(seen: &Seen, findings: &mut Findings) -> Result<HashMap<u64, u64>> {
+    let rows = &seen.rows;
     let (mut kept, mut last) = (HashMap::new(), Vec::new());
     let mut has_null = false;
-    scan(rows, keys::VERSION, |row_key, value| {
+    seen.scan(keys::VERSION, |row_key, value| {
         let (view, row) = (keys::id_of(row_key), VersionRow::decode(value)?);
         let Some((key, sequence)) = keys::version_of(row_key) else {
             findings.add("a version's key is short".into());
@@ -238,6 +307,13 @@ fn check_versions(rows: &dyn Rows, findings: &mut Findings) -> Result<HashMap<u6
         let shown = String::from_utf8_lossy(key);
         if of_key != last {
             has_null = false;
+            if seen.is_nested(view) {
+                last = of_key;
+                if row.element != 0 {
+                    kept.insert(row.element, row.version);
+                }
+                return Ok(());
+            }
             check_newest(rows, view, key, sequence, &row, findings)?;
         }
         if row.version != 0 && row.version != sequence || row.version == 0 && has_null {
@@ -270,30 +346,31 @@ fn check_newest(rows: &dyn Rows, view: u64, key: &[u8], sequence: u64, row: &Ver
 }
 
 /// Whoever copied content that was assembled piece by piece does not know of its holes, and counts none.
-fn check_holes(rows: &dyn Rows, findings: &mut Findings) -> Result<()> {
-    scan(rows, keys::ELEMENT, |key, value| {
+fn check_holes(seen: &Seen, findings: &mut Findings) -> Result<()> {
+    let rows = &seen.rows;
+    seen.scan(keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
-        if row.holes > 0 {
+        let holes = row.holes.saturating_add_signed(-volumes::mapped_since(rows, id, &row)?);
+        if holes > 0 {
             let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
             let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
-            if mapped + row.holes != row.size {
-                findings.add(format!(
-                    "{mapped} of {} bytes of {id} are mapped, and {} are holes",
-                    row.size, row.holes
-                ));
+            if mapped + holes != row.size {
+                findings.add(format!("{mapped} of {} bytes of {id} are mapped, and {holes} are holes", row.size));
             }
         }
         Ok(())
     })
 }
 
-/// References to each extent.
-fn check_mappings(rows: &dyn Rows, files: &BTreeMap<u64, Option<u64>>, findings: &mut Findings) -> Result<Counts> {
-    let (mut references, mut last) = (Counts::new(), (0, 0));
-    scan(rows, keys::MAPPING, |key, value| {
+/// Mappings of what has a size.
+fn check_contents(seen: &Seen, files: &BTreeMap<u64, Option<u64>>, findings: &mut Findings) -> Result<()> {
+    let mut last = (0, 0);
+    seen.scan(keys::MAPPING, |key, value| {
         let (element, offset, row) = (keys::id_of(key), keys::offset_of(key), MappingRow::decode(value)?);
         let end = offset + u64::from(row.length);
         match files.get(&element) {
+            // What its origin was giving back, a clone is not.
+            None if seen.is_clone(element) => {}
             None => findings.add(format!("mappings of {element}, which is nothing")),
             Some(Some(size)) if end > *size => findings.add(format!("a mapping of {element} ends at {end}, past its size {size}")),
             _ => {}
@@ -301,11 +378,88 @@ fn check_mappings(rows: &dyn Rows, files: &BTreeMap<u64, Option<u64>>, findings:
         if last.0 == element && last.1 > offset {
             findings.add(format!("mappings of {element} overlap at {offset}"));
         }
+        if row.length as usize > EXTENT_BYTES_MAX {
+            findings.add(format!("a mapping of {element} at {offset} is longer than an extent"));
+        }
         last = (element, end);
-        *references.entry(row.extent).or_default() += 1;
         Ok(())
+    })
+}
+
+/// References to each extent, of the living and of history.
+fn check_mappings(seen: &Seen, files: &BTreeMap<u64, Option<u64>>, findings: &mut Findings) -> Result<Counts> {
+    let mut references = Counts::new();
+    let mut count = |value: &[u8]| {
+        if !is_tombstone(value) {
+            *references.entry(MappingRow::decode(value)?.extent).or_default() += 1;
+        }
+        Ok(())
+    };
+    scan(seen.rows.raw, keys::MAPPING, |key, value| {
+        let element = keys::id_of(key);
+        if seen.is_clone(element) && seen.is_whole(element) && !is_tombstone(value) && !files.contains_key(&element) {
+            findings.add(format!("a clone's mappings of {element}, which is nothing"));
+        }
+        count(value)
+    })?;
+    scan(seen.rows.raw, keys::HISTORY, |key, value| match key.get(1) {
+        Some(&keys::MAPPING) => count(value),
+        _ => Ok(()),
     })?;
     Ok(references)
+}
+
+/// History is seen by somebody, or about to be freed; it is in a dead list, and nothing else is. Snapshots have their images.
+fn check_history(raw: &dyn Rows, spaces: &Spaces, findings: &mut Findings) -> Result<()> {
+    let work: HashSet<u64> = snapshot_work::list(raw)?.into_iter().map(|work| work.space).collect();
+    let mut dead = HashSet::new();
+    scan(raw, keys::DEAD, |key, _| {
+        dead.insert(keys::history(keys::dead_of(key), keys::offset_of(key)));
+        Ok(())
+    })?;
+    scan(raw, keys::HISTORY, |key, value| {
+        let (live, died) = keys::history_of(key).unwrap_or_default();
+        let space = space_of(live).and_then(|space| spaces.get(space));
+        if !dead.remove(key) {
+            findings.add(format!("history of {live:?} is in no dead list"));
+        }
+        let born = born(value)?;
+        if !space.is_some_and(|space| space.is_held(born, died) || work.contains(&space.id)) {
+            findings.add(format!("nobody sees the history of {live:?}"));
+        }
+        Ok(())
+    })?;
+    dead.iter()
+        .for_each(|key| findings.add(format!("a dead list names {key:?}, which is not there")));
+    let mut images: HashSet<u64> = spaces.iter().filter(|space| space.row.is_image).map(|space| space.id).collect();
+    scan(raw, keys::SNAPSHOT, |key, value| {
+        let row = snapshots::SnapshotRow::decode(value)?;
+        let image = keys::space_of(row.root);
+        if !images.remove(&image) || spaces.get(image).is_none_or(|image| image.row.lineage != keys::id_of(key)) {
+            findings.add(format!("a snapshot of lineage {} has no image", keys::id_of(key)));
+        }
+        Ok(())
+    })?;
+    images
+        .iter()
+        .for_each(|image| findings.add(format!("image {image} has no snapshot")));
+    for space in spaces.iter() {
+        if space.row.is_left && !work.contains(&space.id) {
+            findings.add(format!("nothing leads to space {}, and nobody drops it", space.id));
+        }
+        if space.row.origin.is_some_and(|origin| spaces.get(origin.space).is_none()) {
+            findings.add(format!("the origin of space {} is gone", space.id));
+        }
+    }
+    for table in TABLES {
+        scan(raw, table, |key, _| {
+            if space_of(key).is_some_and(|space| spaces.get(space).is_none()) {
+                findings.add(format!("a row of element {} lies in no space", keys::id_of(key)));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// By chunk: the pieces that name it, and how far into it they reach.

@@ -8,6 +8,12 @@ use crate::meta::prefix_end;
 /// The element that holds every view root.
 pub const ROOT: u64 = 1;
 
+/// An element's number is in the low bits of its id, the space that it lies in above. Two bits on top mark directories that are made up.
+pub const NUMBER_BITS: u32 = 42;
+pub const NUMBER_MAX: u64 = (1 << NUMBER_BITS) - 1;
+/// Spaces of a pool, with the one of the root.
+pub const SPACES_MAX: u64 = 1 << 20;
+
 pub type Key = Vec<u8>;
 
 pub const ELEMENT: u8 = b'E';
@@ -43,8 +49,32 @@ pub const LANDED_RAW: u8 = b'K';
 pub const SEGMENT: u8 = b'S';
 /// Live payload bytes of a segment (atomic add).
 pub const SEGMENT_LIVE: u8 = b'L';
+/// Rows that a snapshot or a clone still sees, by their keys and the epoch in which they died.
+pub const HISTORY: u8 = b'H';
+/// The same by space and epoch of death.
+pub const DEAD: u8 = b'T';
+pub const SPACE: u8 = b'w';
+/// Snapshots by lineage and name.
+pub const SNAPSHOT: u8 = b'y';
+/// What a job has to free.
+pub const WORK: u8 = b'b';
 pub const RECORD: u8 = b'R';
+/// Volumes by their ids, and what is kept of each.
+pub const VOLUME: u8 = b'B';
 pub const COUNTER: u8 = b'N';
+
+pub fn space_of(id: u64) -> u64 {
+    (id >> NUMBER_BITS) & (SPACES_MAX - 1)
+}
+
+pub fn number_of(id: u64) -> u64 {
+    id & NUMBER_MAX
+}
+
+/// The element of that number in another space.
+pub fn in_space(id: u64, space: u64) -> u64 {
+    number_of(id) | space << NUMBER_BITS
+}
 
 fn with_u64(table: u8, id: u64) -> Key {
     let mut key = Vec::with_capacity(9);
@@ -174,10 +204,74 @@ pub fn upload_part(upload: u64, number: u32) -> Key {
     key
 }
 
+pub fn space(id: u64) -> Key {
+    with_u64(SPACE, id)
+}
+
+pub fn snapshot(lineage: u64, name: &str) -> Key {
+    let mut key = with_u64(SNAPSHOT, lineage);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+/// Names hold no NUL and all other keys of a table are of one length, so history sorts as the living do, each key's by death.
+pub fn history(key_bytes: &[u8], died: u64) -> Key {
+    let mut key = Vec::with_capacity(key_bytes.len() + 10);
+    key.push(HISTORY);
+    key.extend_from_slice(key_bytes);
+    key.push(0);
+    key.extend_from_slice(&died.to_be_bytes());
+    key
+}
+
+/// History of one table.
+pub fn history_table(table: u8) -> (Key, Key) {
+    (vec![HISTORY, table], vec![HISTORY, table + 1])
+}
+
+/// The live key and the epoch of death in the key of a row of history.
+pub fn history_of(key: &[u8]) -> Option<(&[u8], u64)> {
+    let (key, died) = key.get(1..)?.split_last_chunk::<8>()?;
+    Some((key.strip_suffix(&[0])?, u64::from_be_bytes(*died)))
+}
+
+pub fn dead(space: u64, died: u64, key_bytes: &[u8]) -> Key {
+    let mut key = with_u64(DEAD, space);
+    key.extend_from_slice(&died.to_be_bytes());
+    key.extend_from_slice(key_bytes);
+    key
+}
+
+/// The live key in the key of a dead list.
+pub fn dead_of(key: &[u8]) -> &[u8] {
+    key.get(17..).unwrap_or_default()
+}
+
+/// What of a table lies in a space.
+pub fn space_span(table: u8, space: u64) -> (Key, Key) {
+    (with_u64(table, space << NUMBER_BITS), with_u64(table, (space + 1) << NUMBER_BITS))
+}
+
+/// `kind` as in `snapshots::Work`.
+pub fn work(kind: u8, space: u64, epoch: u64) -> Key {
+    let mut key = vec![WORK, kind];
+    key.extend_from_slice(&space.to_be_bytes());
+    key.extend_from_slice(&epoch.to_be_bytes());
+    key
+}
+
 pub fn record(kind: &str, name: &str) -> Key {
     let mut key = Writer::new();
     key.u8(RECORD).raw(kind.as_bytes()).u8(0).raw(name.as_bytes());
     key.bytes
+}
+
+/// `what`: see `volumes`.
+pub fn volume(id: u32, what: u8) -> Key {
+    let mut key = vec![VOLUME];
+    key.extend_from_slice(&id.to_be_bytes());
+    key.push(what);
+    key
 }
 
 pub fn counter(name: &str) -> Key {
@@ -223,6 +317,26 @@ mod tests {
         ];
         assert!(keys.is_sorted());
         assert_eq!(version_of(&keys[0]), Some((&b"a"[..], 9)));
+    }
+
+    #[test]
+    fn history_sorts_as_the_living_do_and_tells_its_keys() {
+        let live = [
+            entry(7, b"a"),
+            entry(7, b"a\x01"),
+            entry(7, b"a\x01\x01\x01\x01\x01\x01\x01\x01\x01"),
+            entry(7, b"b"),
+            mapping(7, 0),
+            mapping(7, 256),
+        ];
+        let history: Vec<Key> = live.iter().flat_map(|key| [history(key, 3), history(key, 0x101)]).collect();
+        assert!(history.is_sorted());
+        assert!(
+            history
+                .iter()
+                .zip(live.iter().flat_map(|key| [key, key]))
+                .all(|(key, live)| history_of(key).is_some_and(|(key, _)| key == live))
+        );
     }
 
     #[test]

@@ -39,6 +39,11 @@ pub fn is_shown(name: &str) -> bool {
     !name.starts_with(OWN)
 }
 
+/// What a bucket says of itself: it has no place in one.
+pub fn is_of_views(name: &str) -> bool {
+    name.starts_with(OWN) || name.starts_with(S3)
+}
+
 fn is_s3(name: &str) -> bool {
     name.starts_with(S3) || name == CONTENT_TYPE || name.starts_with(OWN)
 }

@@ -5,6 +5,7 @@
 
 pub mod accounting;
 pub mod aside;
+pub mod attachments;
 pub mod chunks;
 pub mod content;
 pub mod content_rows;
@@ -12,6 +13,7 @@ pub mod directory;
 pub mod file_content;
 pub mod file_names;
 pub mod files;
+pub mod history;
 pub mod info;
 pub mod invariants;
 pub mod keys;
@@ -20,11 +22,17 @@ pub mod metadata;
 pub mod namespace;
 pub mod path;
 pub mod rows;
+pub mod shared;
+pub mod snapshot_directory;
+pub mod snapshot_work;
+pub mod snapshots;
+pub mod space;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
 pub mod upload;
 pub mod version_listing;
 pub mod versions;
+pub mod volumes;
 
 pub use crate::meta::{Row, Rows};

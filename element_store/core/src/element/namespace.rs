@@ -9,7 +9,7 @@ use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, R
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, aside, directory, keys, metadata, versions};
+use super::{Rows, aside, directory, keys, metadata, snapshots, versions, volumes};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -164,6 +164,7 @@ pub fn set_view_attributes(tx: &mut Transaction, name: &str, attributes: Attribu
 /// The view must hold no key, no version and no upload. Raises NotFound, Conflict.
 pub fn delete_view(tx: &mut Transaction, name: &str) -> Result<()> {
     let id = path::view_id(tx, name)?;
+    tx.check_writable(id)?;
     let holds = |table| {
         let (from, to) = keys::span(table, id);
         tx.range(&from, &to, false).next().is_some()
@@ -292,12 +293,17 @@ pub fn publish(
     let walk = path::walk(tx, view, key)?;
     let old = current(tx, &walk)?;
     check_condition(terms.condition.as_ref(), old.as_ref())?;
+    volumes::unmark(&mut description.attributes);
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
     let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
-    let id = hidden.unwrap_or_else(|| tx.new_id());
+    let space = keys::space_of(walk.parent());
+    let id = hidden.map_or_else(|| tx.new_element(space), Ok)?;
+    if keys::space_of(id) != space {
+        return Err(Error::Conflict("the directory of the key was replaced meanwhile".into()));
+    }
     let mut row = blank(tx, Kind::File, description.attributes);
-    row.parent = view;
+    row.parent = tx.root_of(id)?;
     row.content_version = old.as_ref().map_or(1, |(_, old)| old.content_version + 1);
     (row.etag, row.composite, row.digests) = (description.etag, description.composite, description.digests);
     // What the key names may be the source: filled first, then succeeded.
@@ -309,7 +315,7 @@ pub fn publish(
     }
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
-        tx.put(keys::parts(id, index as u32), PartRow::encode_many(parts))?;
+        tx.put(keys::parts(id, index as u32), PartRow::encode_many(tx.epoch(), parts))?;
     }
     name(tx, &walk, id, implied)?;
     tx.put_element(id, row.clone())?;
@@ -359,6 +365,10 @@ pub fn delete(tx: &mut Transaction, view: &str, removal: &Removal, versioning: V
     let view = path::view_id(tx, view)?;
     let walk = path::walk(tx, view, &removal.key)?;
     let old = current(tx, &walk)?;
+    // Before anything is changed: of several deletions in one transaction, each fails for itself.
+    if let Some((id, row)) = &old {
+        volumes::refuse_attached(tx, *id, row)?;
+    }
     if let Some(version) = removal.version {
         return delete_version(tx, view, &walk, old, removal, version);
     }
@@ -421,7 +431,7 @@ pub fn set_attributes(
     view: &str,
     key: &[u8],
     version: Option<u64>,
-    attributes: Attributes,
+    mut attributes: Attributes,
     condition: Option<&Condition>,
 ) -> Result<ElementInfo> {
     check_attributes(&attributes)?;
@@ -429,6 +439,7 @@ pub fn set_attributes(
     let current = (found.id, found.row);
     check_condition(condition, Some(&current))?;
     let (id, mut row) = current;
+    volumes::keep_mark(&row.attributes, &mut attributes);
     row.attributes = attributes;
     row.changed_ns = tx.now_ns;
     tx.put_element(id, row.clone())?;
@@ -439,6 +450,8 @@ pub fn set_attributes(
 /// An element lost a name or a version. With the last one its row goes, and its content, if that is little and nobody reads it now, else later
 /// (`bury`); what is open lives until it is closed.
 pub(super) fn detach(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
+    let row = volumes::without_name(tx, id, row)?;
+    let row = row.as_ref();
     let links = if row.kind == Kind::Directory {
         0
     } else {
@@ -465,17 +478,18 @@ pub fn bury_row(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
         tx.delete_range(&from, &to)?;
     }
     tx.delete(&keys::element(id))?;
-    if row.size == 0 || row.kind != Kind::File {
-        return Ok(());
+    if row.size > 0 && row.kind == Kind::File {
+        give_up(tx, id)?;
     }
-    give_up(tx, id)
+    snapshots::buried(tx, id)
 }
 
 /// Gives back the mappings of an element that has no row (any more), at once or by the freeing job.
 pub fn give_up(tx: &mut Transaction, id: u64) -> Result<()> {
     let few = content::runs(tx, id, 0, u64::MAX, INLINE_MAPPINGS_MAX + 1)?.len() <= INLINE_MAPPINGS_MAX;
-    if few && tx.claim(id) {
-        return content::free(tx, id, INLINE_MAPPINGS_MAX).map(|_| ());
+    // A clone's may be followed by tombstones of many more.
+    if few && tx.claim(id) && content::free(tx, id, INLINE_MAPPINGS_MAX)? {
+        return Ok(());
     }
     tx.put(keys::detached(id), Vec::new())
 }
@@ -492,6 +506,7 @@ pub fn bury(tx: &mut Transaction, after: u64, limit: usize) -> Result<Option<u64
         return Ok(None);
     };
     let id = keys::id_of(&key);
+    tx.begin_freeing();
     if !tx.claim(id) {
         return Ok(Some(id));
     }

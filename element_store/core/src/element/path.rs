@@ -2,9 +2,9 @@
 //!
 //! Every key has exactly one path and every path one key; there are no special components: `a//b`, `./x` and `a/` are keys like others.
 
-use super::Rows;
 use super::keys;
 use super::rows::{ElementRow, EntryRow, Kind};
+use super::{Rows, snapshots};
 use crate::error::{Error, Result};
 
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -79,10 +79,18 @@ pub fn view_name(view: &str) -> Vec<u8> {
 
 /// Raises NotFound("view").
 pub fn view_id(rows: &dyn Rows, view: &str) -> Result<u64> {
-    match entry(rows, keys::ROOT, &view_name(view))? {
-        Some(row) if !view.is_empty() && !view.contains('/') => Ok(row.element),
-        _ => Err(Error::NotFound("view".into())),
-    }
+    let found = match entry(rows, keys::ROOT, &view_name(view))? {
+        _ if view.is_empty() || view.contains('/') => None,
+        Some(row) => Some(row.element),
+        None => snapshots::aliased(rows, view)?,
+    };
+    found.ok_or_else(|| Error::NotFound("view".into()))
+}
+
+/// The space in which the element of a key lies, or will. Raises NotFound("view").
+pub fn space_of(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<u64> {
+    let view = view_id(rows, view)?;
+    Ok(keys::space_of(walk(rows, view, key)?.parent()))
 }
 
 pub fn walk<'k>(rows: &dyn Rows, view: u64, key: &'k [u8]) -> Result<Walk<'k>> {

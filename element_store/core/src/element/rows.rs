@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
 const LAYOUT: u8 = 1;
+/// In the place of the layout: the row hides that of an origin. Nothing but its birth follows.
+const TOMBSTONE: u8 = 2;
 
 /// Names and values of all xattrs of one element together, bytes.
 pub const XATTR_BYTES_MAX: usize = 32 * 1024;
@@ -63,7 +65,7 @@ pub struct ElementRow {
     pub modified_ns: i64,
     pub changed_ns: i64,
     pub accessed_ns: i64,
-    /// Of a directory: the one that names it; of anything else the view root that it lies in.
+    /// Of a directory, and of a file that is the root of its space: the one that names it; of anything else the root of its space.
     pub parent: u64,
     /// A directory's name there, with its slash; a symlink's target; a device's number, 8 bytes.
     pub detail: Vec<u8>,
@@ -134,6 +136,38 @@ pub(super) fn open(bytes: &[u8]) -> Result<(u64, Reader<'_>)> {
         LAYOUT => Ok((reader.varint()?, reader)),
         other => Err(Error::Damaged(format!("metadata row of unknown layout {other}"))),
     }
+}
+
+/// The epoch in which a row of an element was born; of a tombstone too.
+pub fn born(bytes: &[u8]) -> Result<u64> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        LAYOUT | TOMBSTONE => reader.varint(),
+        other => Err(Error::Damaged(format!("metadata row of unknown layout {other}"))),
+    }
+}
+
+pub fn is_tombstone(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&TOMBSTONE)
+}
+
+pub fn tombstone(born: u64) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u8(TOMBSTONE).varint(born);
+    writer.bytes
+}
+
+/// A row that is nothing but bytes.
+pub fn plain(born: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut writer = begin(born);
+    writer.raw(bytes);
+    writer.bytes
+}
+
+pub fn plain_bytes(row: &[u8]) -> Result<&[u8]> {
+    let born = open(row)?.0;
+    // Varints have one spelling.
+    Ok(&row[begin(born).bytes.len()..])
 }
 
 pub(super) fn narrow(value: u64) -> Result<u32> {
@@ -408,8 +442,8 @@ impl PartRow {
     }
 
     /// Up to PARTS_PER_ROW parts of a finished object in one row: (number, part).
-    pub fn encode_many(parts: &[(u32, PartRow)]) -> Vec<u8> {
-        let mut writer = begin(0);
+    pub fn encode_many(born: u64, parts: &[(u32, PartRow)]) -> Vec<u8> {
+        let mut writer = begin(born);
         writer.varint(parts.len() as u64);
         for (number, part) in parts {
             writer.varint(u64::from(*number));

@@ -4,15 +4,15 @@ use super::info::{Digests, Page, Removal, Terms, Versioning};
 use super::listing::{ListQuery, list};
 use super::namespace::{self, Description, Origin};
 use super::rows::*;
-use super::transaction::{Ids, Landing, Pins, Shared, Transaction};
-use super::{content::Source, invariants};
+use super::space::Spaces;
+use super::transaction::{Ids, Landing, Shared, Transaction};
+use super::{content, content::Source, invariants};
 use crate::meta::model::ModelEngine;
 use crate::meta::{MetaStore, monotonic_clock};
 use crate::reduction::Cutting;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 struct World {
     meta: MetaStore,
@@ -22,13 +22,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let meta = MetaStore::new(Arc::new(ModelEngine::default()), monotonic_clock());
-        let shared = Shared {
-            ids: Ids::new(2),
-            pins: Pins::default(),
-            opens: Default::default(),
-            epoch: AtomicU64::new(1),
-            news: Default::default(),
-        };
+        let shared = Shared::new(Ids::new(2), Spaces::default());
         let world = Self { meta, shared };
         world.change(namespace::create_root);
         world.change(|tx| namespace::create_view(tx, "v", Attributes::default()));
@@ -42,8 +36,9 @@ impl World {
         };
         let mut tx = Transaction::new(self.meta.begin(), &self.shared, &landing, 7);
         let value = work(&mut tx).unwrap();
-        let (rows, effects) = tx.finish().unwrap();
+        let (rows, mut effects) = tx.finish().unwrap();
         let applied = self.meta.apply(rows).unwrap();
+        effects.install(&self.shared);
         self.meta.publish(applied.sequence);
         effects.settle(&self.shared);
         value
@@ -85,6 +80,63 @@ fn model_list(keys: &BTreeSet<Vec<u8>>, query: &ListQuery) -> (Vec<Vec<u8>>, Vec
 
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(&b"ab/-\xff"[..]), 0..6)
+}
+
+/// Runs of one element, by gap before each and length, and what `content::runs` must find of them.
+fn mapped(gaps_and_lengths: &[(u64, u32)]) -> (World, Vec<content::Run>) {
+    let (world, mut at, mut laid) = (World::new(), 0, Vec::new());
+    for (number, (gap, length)) in gaps_and_lengths.iter().enumerate() {
+        let run = content::Run {
+            offset: at + gap,
+            extent: number as u64,
+            skip: 0,
+            length: *length,
+        };
+        let row = MappingRow {
+            born: 1,
+            extent: run.extent,
+            skip: 0,
+            length: run.length,
+        };
+        world.change(|tx| tx.put_mapping(ELEMENT, run.offset, row));
+        at = run.offset + u64::from(*length);
+        laid.push(run);
+    }
+    (world, laid)
+}
+
+const ELEMENT: u64 = 77;
+
+fn run_length() -> impl Strategy<Value = u32> {
+    prop_oneof![1_u32..5, Just(EXTENT_BYTES_MAX as u32), Just(EXTENT_BYTES_MAX as u32 - 1)]
+}
+
+fn touches() -> impl Strategy<Value = (prop::sample::Index, i64, u64, usize)> {
+    (
+        any::<prop::sample::Index>(),
+        -3_i64..4,
+        prop_oneof![0_u64..12, Just(3 << 20)],
+        0_usize..6,
+    )
+}
+
+proptest! {
+    #[test]
+    fn runs_are_those_that_touch_a_range(
+        gaps_and_lengths in prop::collection::vec((0_u64..3, run_length()), 1..10),
+        asked in prop::collection::vec(touches(), 1..20),
+    ) {
+        let (world, laid) = mapped(&gaps_and_lengths);
+        for (near, by, length, limit) in asked {
+            let run = laid[near.index(laid.len())];
+            // Around either end of a run.
+            let edge = run.offset + if by % 2 == 0 { 0 } else { u64::from(run.length) };
+            let start = edge.saturating_add_signed(by);
+            let touched = laid.iter().filter(|run| run.offset < start + length && run.offset + u64::from(run.length) > start && length > 0);
+            let expected: Vec<_> = touched.take(limit).copied().collect();
+            prop_assert_eq!(content::runs(&world.meta.snapshot(), ELEMENT, start, start + length, limit).unwrap(), expected);
+        }
+    }
 }
 
 proptest! {
@@ -175,7 +227,7 @@ fn rows_read_back_as_written() {
     };
     assert_eq!(UploadRow::decode(&upload.encode()).unwrap(), upload);
     assert_eq!(
-        PartRow::decode_many(&PartRow::encode_many(&[(1, part.clone()), (9, part.clone())])).unwrap(),
+        PartRow::decode_many(&PartRow::encode_many(7, &[(1, part.clone()), (9, part.clone())])).unwrap(),
         [(1, part.clone()), (9, part)]
     );
     let location = crate::segment::Location {

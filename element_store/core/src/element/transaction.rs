@@ -1,211 +1,22 @@
 //! What one running transaction carries: rows, identity, time, the landing area of the open journal record, and notes for after the commit.
 
 use super::Rows;
+use super::attachments::Attachments;
 use super::files::check_name;
+use super::history::{self, Versioned};
 use super::keys;
-use super::rows::{ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, VersionRow};
+use super::rows::{self, ChunkRow, ElementRow, EntryRow, ExtentRow, Kind, MappingRow, VersionRow};
+use super::space::{EPOCH, SPACES, SpaceRow, Spaces};
 use crate::error::{Error, Result};
+use crate::filesystem::Errno;
 use crate::filesystem::news::{Hub, News, Origin};
 use crate::journal::Filling;
 use crate::meta::{RangeIter, Txn};
 use crate::segment::Location;
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
-/// Hands out ids that never return: a lease of them is written ahead, so a crash skips ids but never repeats one.
-#[derive(Debug)]
-pub struct Ids {
-    next: AtomicU64,
-    leased: AtomicU64,
-}
-
-/// The counter row of the lease.
-pub const IDS: &str = "ids";
-/// Ids leased ahead by one counter row.
-pub const IDS_LEASED: u64 = 1 << 16;
-
-impl Ids {
-    /// `leased`: the counter row's value, or the first free id of a new pool.
-    pub fn new(leased: u64) -> Self {
-        Self {
-            next: AtomicU64::new(leased),
-            leased: AtomicU64::new(leased),
-        }
-    }
-
-    /// Used at once only inside a transaction, which renews the lease in the same record; elsewhere see `take_leased`.
-    pub fn take(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// `None` while the lease in force is used up: commit a renewal, then ask again.
-    pub fn take_leased(&self) -> Option<u64> {
-        let leased = self.leased.load(Ordering::Acquire);
-        self.next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| (next < leased).then_some(next + 1))
-            .ok()
-    }
-
-    /// The value to write if the lease runs low.
-    pub fn renewal(&self) -> Option<u64> {
-        let next = self.next.load(Ordering::Relaxed);
-        (next + IDS_LEASED / 2 > self.leased.load(Ordering::Relaxed)).then_some(next + IDS_LEASED)
-    }
-
-    /// The renewal is durable.
-    pub fn renewed(&self, leased: u64) {
-        self.leased.fetch_max(leased, Ordering::Release);
-    }
-}
-
-/// Which elements readers hold, and which ones a commit on its way changes or gives up.
-#[derive(Debug, Default)]
-pub struct Pins {
-    inner: Mutex<PinTable>,
-}
-
-#[derive(Debug, Default)]
-struct PinTable {
-    pinned: HashMap<u64, Vec<Pin>>,
-    dying: HashSet<u64>,
-}
-
-/// A reader's hold on content: the element that has it now. See `Pins::redirect`.
-#[derive(Debug, Clone)]
-pub struct Pin(Arc<AtomicU64>);
-
-impl Pin {
-    pub fn element(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Pins {
-    fn table(&self) -> MutexGuard<'_, PinTable> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// None if the element is being changed or given up right now: look its key up again.
-    pub fn pin(&self, element: u64) -> Option<Pin> {
-        let mut table = self.table();
-        if table.dying.contains(&element) {
-            return None;
-        }
-        let pin = Pin(Arc::new(AtomicU64::new(element)));
-        table.pinned.entry(element).or_default().push(pin.clone());
-        Some(pin)
-    }
-
-    /// True if this was the last reader.
-    pub fn unpin(&self, pin: &Pin) -> bool {
-        let mut table = self.table();
-        let element = pin.element();
-        let Some(pins) = table.pinned.get_mut(&element) else { return false };
-        pins.retain(|other| !Arc::ptr_eq(&other.0, &pin.0));
-        pins.is_empty() && table.pinned.remove(&element).is_some()
-    }
-
-    pub fn is_pinned(&self, element: u64) -> bool {
-        self.table().pinned.contains_key(&element)
-    }
-
-    /// Whoever reads `element` reads `copy` from now on, which has the same content in every state from now on.
-    pub fn redirect(&self, element: u64, copy: u64) {
-        let mut table = self.table();
-        let pins = table.pinned.remove(&element).unwrap_or_default();
-        pins.iter().for_each(|pin| pin.0.store(copy, Ordering::SeqCst));
-        table.pinned.entry(copy).or_default().extend(pins);
-    }
-
-    /// Claims an unpinned element for changing it or giving it up; no reader can pin it until `buried`.
-    fn claim(&self, element: u64) -> bool {
-        let mut table = self.table();
-        !table.pinned.contains_key(&element) && {
-            table.dying.insert(element);
-            true
-        }
-    }
-
-    fn buried(&self, elements: &[u64]) {
-        let mut table = self.table();
-        elements.iter().for_each(|element| {
-            table.dying.remove(element);
-        });
-    }
-}
-
-/// Elements that files have open, counted: what loses its last name lives on until it is closed.
-#[derive(Debug, Default)]
-pub struct Opens {
-    inner: Mutex<OpenTable>,
-    buried: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct OpenTable {
-    counts: HashMap<u64, OpenCount>,
-    /// A change on its way gives them up, as nobody had them open.
-    dying: HashSet<u64>,
-}
-
-#[derive(Debug, Default)]
-struct OpenCount {
-    opens: usize,
-    /// A change, perhaps on its way still, would have given it up.
-    outlives: bool,
-}
-
-impl Opens {
-    fn table(&self) -> MutexGuard<'_, OpenTable> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a change on its way gives up is gone when this returns; anything else stays until it is closed. Not for the writer's thread.
-    pub fn open(&self, element: u64) {
-        let mut table = self
-            .buried
-            .wait_while(self.table(), |table| table.dying.contains(&element))
-            .unwrap_or_else(PoisonError::into_inner);
-        table.counts.entry(element).or_default().opens += 1;
-    }
-
-    /// True if it was the last, of an element that was to be given up meanwhile.
-    pub fn close(&self, element: u64) -> bool {
-        let mut table = self.table();
-        match table.counts.get_mut(&element) {
-            Some(count) if count.opens > 1 => {
-                count.opens -= 1;
-                false
-            }
-            _ => table.counts.remove(&element).is_some_and(|count| count.outlives),
-        }
-    }
-
-    /// It is to be given up when it is closed.
-    pub fn outlive(&self, element: u64) {
-        self.table().counts.entry(element).and_modify(|count| count.outlives = true);
-    }
-
-    /// Claims what nobody has open for giving it up; nobody can open it until `buried`.
-    fn claim(&self, element: u64) -> bool {
-        let mut table = self.table();
-        if let Some(count) = table.counts.get_mut(&element) {
-            count.outlives = true;
-            return false;
-        }
-        table.dying.insert(element);
-        true
-    }
-
-    fn buried(&self, elements: &[u64]) {
-        let mut table = self.table();
-        elements.iter().for_each(|element| {
-            table.dying.remove(element);
-        });
-        self.buried.notify_all();
-    }
-}
+pub use super::shared::{IDS, IDS_LEASED, Ids, Opens, Pin, Pins};
 
 /// What all transactions of a store share.
 #[derive(Debug)]
@@ -213,8 +24,27 @@ pub struct Shared {
     pub ids: Ids,
     pub pins: Pins,
     pub opens: Opens,
-    pub epoch: AtomicU64,
+    pub attachments: Attachments,
     pub news: Hub,
+    /// As of the newest transaction that was applied.
+    spaces: RwLock<Arc<Spaces>>,
+}
+
+impl Shared {
+    pub fn new(ids: Ids, spaces: Spaces) -> Self {
+        Self {
+            ids,
+            pins: Pins::default(),
+            opens: Opens::default(),
+            attachments: Attachments::default(),
+            news: Hub::default(),
+            spaces: RwLock::new(Arc::new(spaces)),
+        }
+    }
+
+    pub fn spaces(&self) -> Arc<Spaces> {
+        self.spaces.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Where payloads of the open journal record go.
@@ -246,6 +76,27 @@ pub struct Transaction<'a> {
     pub origin: Origin,
     /// `None`: nobody listens.
     news: Option<Vec<News>>,
+    spaces: Arc<Spaces>,
+    spaces_changed: bool,
+    /// Also what is read-only or was given up may be changed: what it holds is being freed.
+    is_freeing: bool,
+    /// Volumes came, went, or are of another size.
+    volumes_changed: bool,
+}
+
+/// What became of a row that was taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Nobody sees it any more: what it refers to is the caller's to give up.
+    Gone,
+    /// A snapshot or a clone sees it still, or it was an origin's all the time: what it refers to is not the caller's.
+    Stays,
+}
+
+/// What the space of a row says to a change of it.
+struct Rule {
+    hold: Option<u64>,
+    inherits: bool,
 }
 
 /// What the store must know of a transaction that went through.
@@ -256,9 +107,18 @@ pub struct Effects {
     unopened: Vec<u64>,
     origin: Origin,
     news: Vec<News>,
+    spaces: Option<Arc<Spaces>>,
+    volumes_changed: bool,
 }
 
 impl Effects {
+    /// Call once the transaction is applied, before readers see it.
+    pub fn install(&mut self, shared: &Shared) {
+        if let Some(spaces) = self.spaces.take() {
+            *shared.spaces.write().unwrap_or_else(PoisonError::into_inner) = spaces;
+        }
+    }
+
     /// Call once readers see the transaction, or once it is known that it will never be seen.
     pub fn settle(&self, shared: &Shared) {
         if !self.dying.is_empty() {
@@ -266,6 +126,9 @@ impl Effects {
         }
         if !self.unopened.is_empty() {
             shared.opens.buried(&self.unopened);
+        }
+        if self.volumes_changed {
+            shared.attachments.note_change();
         }
         shared.news.tell(self.origin, &self.news);
     }
@@ -286,6 +149,10 @@ impl<'a> Transaction<'a> {
             mapped: HashMap::new(),
             origin: 0,
             news: shared.news.is_heard().then(Vec::new),
+            spaces: shared.spaces(),
+            spaces_changed: false,
+            is_freeing: false,
+            volumes_changed: false,
         }
     }
 
@@ -305,6 +172,8 @@ impl<'a> Transaction<'a> {
                 unopened: self.unopened,
                 origin: self.origin,
                 news: self.news.unwrap_or_default(),
+                spaces: self.spaces_changed.then_some(self.spaces),
+                volumes_changed: self.volumes_changed,
             },
         ))
     }
@@ -322,7 +191,76 @@ impl<'a> Transaction<'a> {
     }
 
     pub fn epoch(&self) -> u64 {
-        self.shared.epoch.load(Ordering::Relaxed)
+        self.spaces.epoch
+    }
+
+    /// An id for what lies in a space. Raises Limit.
+    pub fn new_element(&self, space: u64) -> Result<u64> {
+        let number = self.new_id();
+        if number > keys::NUMBER_MAX {
+            return Err(Error::Limit("the pool has no ids left for elements".into()));
+        }
+        Ok(keys::in_space(number, space))
+    }
+
+    pub fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    /// Of the space in which an element lies. Raises ESTALE.
+    pub fn root_of(&self, element: u64) -> Result<u64> {
+        self.spaces.known(keys::space_of(element)).map(|space| space.row.root)
+    }
+
+    fn change_spaces(&mut self) -> &mut Spaces {
+        self.spaces_changed = true;
+        Arc::make_mut(&mut self.spaces)
+    }
+
+    /// New spaces of one group.
+    pub fn add_spaces(&mut self, group: Vec<(u64, SpaceRow)>) -> Result<()> {
+        for (id, row) in &group {
+            self.rows.put(&keys::space(*id), &row.encode())?;
+            self.rows.put(&keys::counter(SPACES), &id.to_le_bytes())?;
+        }
+        self.change_spaces().add(group);
+        Ok(())
+    }
+
+    pub fn put_space(&mut self, id: u64, row: SpaceRow) -> Result<()> {
+        self.rows.put(&keys::space(id), &row.encode())?;
+        self.change_spaces().replace(id, row);
+        Ok(())
+    }
+
+    /// Its row goes; those who read it may go on until `remove_space`.
+    pub fn doom_space(&mut self, id: u64) -> Result<()> {
+        self.change_spaces().doom(id);
+        self.rows.delete(&keys::space(id))
+    }
+
+    pub fn remove_space(&mut self, id: u64) -> Result<()> {
+        self.change_spaces().remove(id);
+        self.rows.delete(&keys::space(id))
+    }
+
+    /// What is written from now on is not seen by whoever holds the epoch that it was until now. Returns that.
+    pub fn raise_epoch(&mut self) -> Result<u64> {
+        let spaces = self.change_spaces();
+        let epoch = spaces.epoch;
+        spaces.epoch += 1;
+        self.rows.put(&keys::counter(EPOCH), &(epoch + 1).to_le_bytes())?;
+        Ok(epoch)
+    }
+
+    /// What follows gives back what nobody sees any more.
+    pub fn begin_freeing(&mut self) {
+        self.is_freeing = true;
+    }
+
+    /// Does somebody read, or have open, anything in the space?
+    pub fn is_in_use(&self, space: u64) -> bool {
+        self.shared.pins.is_space_pinned(space) || self.shared.opens.is_space_open(space)
     }
 
     /// Lands payload bytes in the journal record of this transaction; returns their position.
@@ -383,17 +321,111 @@ impl<'a> Transaction<'a> {
         *self.live.entry(segment).or_default() += bytes;
     }
 
+    /// Raises EROFS, ESTALE.
+    fn rule(&self, key: &[u8]) -> Result<Option<Rule>> {
+        let Some(space) = history::space_of(key) else {
+            return Ok(None);
+        };
+        let space = self.spaces.known(space)?;
+        if (space.row.is_image || space.row.is_left) && !self.is_freeing {
+            return Err(Error::File(Errno::ROFS));
+        }
+        Ok(Some(Rule {
+            hold: space.hold_max(),
+            inherits: space.row.origin.is_some(),
+        }))
+    }
+
+    /// May anything in the space be changed? Raises EROFS, ESTALE.
+    pub fn check_writable(&self, element: u64) -> Result<()> {
+        self.rule(&keys::element(element)).map(|_| ())
+    }
+
+    /// A row is about to go: it becomes history if somebody sees it.
+    fn retire(&mut self, rule: &Rule, key: &[u8], old: &[u8]) -> Result<Taken> {
+        let Some(hold) = rule.hold.filter(|hold| rows::born(old).map_or(true, |born| born <= *hold)) else {
+            return Ok(Taken::Gone);
+        };
+        debug_assert!(hold < self.epoch());
+        let (died, space) = (self.epoch(), keys::space_of(keys::id_of(key)));
+        self.rows.put(&keys::history(key, died), old)?;
+        self.rows.put(&keys::dead(space, died, key), &[])?;
+        Ok(Taken::Stays)
+    }
+
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        if let Some(rule) = self.rule(&key)?
+            && rule.hold.is_some()
+            && let Some(old) = self.rows.get(&key)?
+        {
+            self.retire(&rule, &key, &old)?;
+        }
         self.rows.put(&key, &value)
     }
 
     pub fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.take(key).map(|_| ())
+    }
+
+    /// Deletes a row.
+    pub fn take(&mut self, key: &[u8]) -> Result<Taken> {
         match key.first() {
             Some(&keys::ELEMENT) => self.note(|| News::Attributes(keys::id_of(key))),
             Some(&keys::ENTRY) => self.note_entry(keys::id_of(key), &key[9..]),
             _ => {}
         }
+        let Some(rule) = self.rule(key)? else {
+            return self.rows.delete(key).map(|()| Taken::Gone);
+        };
+        if !rule.inherits {
+            return self.take_own(key);
+        }
+        let space = self.spaces.known(keys::space_of(keys::id_of(key)))?;
+        let is_inherited = self.versioned().inherited(space, key)?.is_some();
+        let own = self.rows.get(key)?;
+        if own.as_deref().is_some_and(rows::is_tombstone) {
+            return Ok(Taken::Stays);
+        }
+        let is_own = own.is_some();
+        let taken = self.take_own(key)?;
+        if is_inherited {
+            self.rows.put(key, &rows::tombstone(self.epoch()))?;
+        }
+        Ok(if is_own { taken } else { Taken::Stays })
+    }
+
+    /// Deletes what of a row is the space's own, tombstones too; an origin's shows again.
+    pub fn take_own(&mut self, key: &[u8]) -> Result<Taken> {
+        let mut taken = Taken::Gone;
+        if let Some(rule) = self.rule(key)?
+            && rule.hold.is_some()
+            && let Some(old) = self.rows.get(key)?
+        {
+            taken = self.retire(&rule, key, &old)?;
+        }
+        self.rows.delete(key)?;
+        Ok(taken)
+    }
+
+    /// Deletes a row as it lies, history or not.
+    pub fn erase(&mut self, key: &[u8]) -> Result<()> {
         self.rows.delete(key)
+    }
+
+    /// Rows as they lie, at most `limit`: history, tombstones, and none of an origin's.
+    pub fn raw_rows(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<super::Row>> {
+        self.rows.get_range(from, to, limit, false)
+    }
+
+    pub fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.rows.get(key)
+    }
+
+    fn versioned(&self) -> Versioned<'_> {
+        Versioned {
+            raw: &self.rows,
+            spaces: &self.spaces,
+        }
     }
 
     fn note(&mut self, news: impl FnOnce() -> News) {
@@ -403,6 +435,19 @@ impl<'a> Transaction<'a> {
                 noted.push(one);
             }
         }
+    }
+
+    /// The element has other content, which its row does not say.
+    pub fn note_content(&mut self, element: u64) {
+        self.note(|| News::Content(element));
+    }
+
+    pub fn note_volumes(&mut self) {
+        self.volumes_changed = true;
+    }
+
+    pub fn attachments(&self) -> &'a Attachments {
+        &self.shared.attachments
     }
 
     /// Names that files cannot have are no news to them.
@@ -418,7 +463,7 @@ impl<'a> Transaction<'a> {
         if self.news.is_none() {
             return Ok(());
         }
-        let Some(old) = self.rows.get(&keys::element(id))? else {
+        let Some(old) = self.get(&keys::element(id))? else {
             return Ok(());
         };
         let old = ElementRow::decode(&old)?;
@@ -427,8 +472,11 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// For ranges that one transaction can take.
     pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<usize> {
-        self.rows.delete_range(from, to)
+        let found = self.rows_in(from, to, usize::MAX)?;
+        found.iter().try_for_each(|(key, _)| self.delete(key))?;
+        Ok(found.len())
     }
 
     pub fn add(&mut self, key: &[u8], delta: i64) -> Result<()> {
@@ -464,6 +512,12 @@ impl<'a> Transaction<'a> {
         self.put(keys::version(view, key, sequence), row.encode())
     }
 
+    /// A row that is nothing but bytes.
+    pub fn put_plain(&mut self, key: Vec<u8>, bytes: &[u8]) -> Result<()> {
+        let row = rows::plain(self.epoch(), bytes);
+        self.put(key, row)
+    }
+
     pub fn put_mapping(&mut self, element: u64, offset: u64, mut row: MappingRow) -> Result<()> {
         row.born = self.epoch();
         self.put(keys::mapping(element, offset), row.encode())
@@ -485,41 +539,10 @@ impl<'a> Transaction<'a> {
 
 impl Rows for Transaction<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.rows.get(key)
+        self.versioned().get(key)
     }
 
     fn range(&self, from: &[u8], to: &[u8], reverse: bool) -> RangeIter<'_> {
-        self.rows.range(from, to, reverse)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
-
-    /// An open that came between a removal and its being seen found the element, which then went away under it.
-    #[test]
-    fn what_is_being_given_up_is_opened_only_when_that_is_seen() {
-        let opens = Arc::new(Opens::default());
-        assert!(opens.claim(7));
-        let (opened, wait) = channel();
-        let opener = std::thread::spawn({
-            let opens = opens.clone();
-            move || {
-                opens.open(7);
-                opened.send(()).unwrap();
-            }
-        });
-        assert!(wait.recv_timeout(Duration::from_millis(50)).is_err());
-        opens.buried(&[7]);
-        opener.join().unwrap();
-        assert!(!opens.claim(7), "it is open now");
-        opens.open(7);
-        assert!(!opens.close(7));
-        assert!(opens.close(7), "it was to be given up meanwhile");
-        opens.open(8);
-        assert!(!opens.close(8));
+        self.versioned().range(from, to, reverse)
     }
 }

@@ -85,6 +85,7 @@ pub fn create(
         return Err(Error::Limit(format!("an upload remembers at most {EXTRA_BYTES_MAX} bytes")));
     }
     let (view, id) = (path::view_id(tx, view)?, tx.new_id());
+    tx.check_writable(view)?;
     // Better now than after the last part.
     aside::check_policy(tx, view, &path::walk(tx, view, key)?, 1)?;
     let row = UploadRow {
@@ -219,7 +220,10 @@ pub fn complete(
     let size = pieces.iter().map(|(_, part)| part.size).sum();
     let element = match hidden {
         Some(element) => element,
-        None => assemble(tx, pieces)?,
+        None => {
+            let space = path::space_of(tx, view, key)?;
+            assemble(tx, pieces, space)?
+        }
     };
     let description = Description {
         attributes: row.attributes,
@@ -245,8 +249,8 @@ pub fn complete(
     Ok(element)
 }
 
-fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)]) -> Result<u64> {
-    let element = tx.new_id();
+fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)], space: u64) -> Result<u64> {
+    let element = tx.new_element(space)?;
     namespace::mark_hidden(tx, element)?;
     let mut offset = 0;
     for (_, part) in pieces {

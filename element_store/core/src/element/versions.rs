@@ -8,7 +8,7 @@ use super::info::{Condition, ElementInfo, VersionInfo, Versioning};
 use super::namespace::{self, check_condition, detach};
 use super::rows::{ElementRow, VersionRow};
 use super::transaction::Transaction;
-use super::{Row, Rows, keys, path};
+use super::{Row, Rows, keys, path, volumes};
 use crate::error::{Error, Result};
 use crate::meta::prefix_end;
 
@@ -66,7 +66,13 @@ pub(super) fn past(rows: &dyn Rows, view: u64, key: &[u8], version: u64) -> Resu
 
 /// A new version is about to follow what the key names, which becomes history or is given up. Returns the new version's id.
 pub(super) fn succeed(tx: &mut Transaction, view: u64, key: &[u8], old: Option<(u64, ElementRow)>, versioning: Versioning) -> Result<u64> {
+    let is_outside = |id: u64| keys::space_of(id) != keys::space_of(view);
     let had_null = match &old {
+        // What lies in a clone inside the view has no history.
+        Some((id, row)) if is_outside(*id) => {
+            detach(tx, *id, row)?;
+            true
+        }
         Some((id, row)) if row.version != NULL || versioning == Versioning::Enabled => {
             keep(tx, view, key, *id, row)?;
             false
@@ -89,6 +95,10 @@ pub(super) fn succeed(tx: &mut Transaction, view: u64, key: &[u8], old: Option<(
 
 /// What the key named becomes history.
 fn keep(tx: &mut Transaction, view: u64, key: &[u8], element: u64, row: &ElementRow) -> Result<()> {
+    if volumes::is_volume(tx, element, row)? {
+        let plain = volumes::without_name(tx, element, row)?.into_owned();
+        tx.put_element(element, plain)?;
+    }
     let mut sequence = row.version;
     if sequence == NULL {
         // One may be there if a request that knew of no versioning was under way when it was turned on.

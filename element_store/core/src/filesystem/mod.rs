@@ -60,6 +60,8 @@ pub struct Node {
     pub size: u64,
     /// Bytes that are not holes.
     pub allocated: u64,
+    /// `st_blksize` of a volume, whose hosts count so; 0 leaves it to the face.
+    pub block_bytes: u32,
     pub accessed_ns: i64,
     pub modified_ns: i64,
     pub changed_ns: i64,

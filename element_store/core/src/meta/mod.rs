@@ -15,7 +15,9 @@ pub mod txn;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::codec::Reader;
 use crate::error::{Error, Result};
@@ -126,4 +128,32 @@ impl MetaStore {
 pub fn monotonic_clock() -> Clock {
     let start = Instant::now();
     Arc::new(move || start.elapsed())
+}
+
+/// CPU time of the calling thread, for transactions that stay on one. A machine that lets the thread wait for its turn, or is stopped for a while, must not
+/// make a transaction fail that did little; the change behind it would fail with it, and to a program on a mount a write would be "too large".
+pub fn thread_clock() -> Clock {
+    Arc::new(|| {
+        let spent = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec.unsigned_abs() as u32)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thread_clock;
+    use std::time::Duration;
+
+    #[test]
+    fn a_threads_clock_stands_still_while_it_waits() {
+        const WORK: Duration = Duration::from_millis(30);
+        let clock = thread_clock();
+        let (before, other) = (clock(), clock.clone());
+        let worked = std::thread::spawn(move || {
+            while other() < WORK {}
+            other()
+        });
+        assert!(worked.join().unwrap() >= WORK);
+        assert!(clock() - before < WORK);
+    }
 }

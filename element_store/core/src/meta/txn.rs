@@ -18,7 +18,7 @@ pub const KEY_BYTES_MAX: usize = 2 * 1024;
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Keys and values written by one transaction, in all.
 pub const TRANSACTION_BYTES_MAX: usize = 10 * 1000 * 1000;
-/// From `begin` to the end of the closure.
+/// From `begin` to the end of the closure, by the store's clock: of the thread that runs it.
 pub const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
 /// Above every legal key: the `to` of a range that has no other end.
 pub const KEY_END: &[u8] = &[0xff; KEY_BYTES_MAX + 1];
@@ -30,7 +30,7 @@ const DELETE_PAGE_ROWS: usize = 1024;
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Reading rows, the same for a transaction and a snapshot.
-pub trait Rows {
+pub trait Rows: Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     /// Rows with `from` <= key < `to`, in key order or against it, read as the iterator is advanced.

@@ -34,6 +34,8 @@ pub const QUEUE_JOBS_MAX: usize = 4096;
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Room announced for a record unless a single change needs more.
 pub const RECORD_BYTES: usize = 1 << 20;
+/// Room beside what a change announces, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// A record with lazy changes is sealed so long after it was begun: with the flush itself, well within the second that files are promised.
 pub const LAZY_AGE: Duration = Duration::from_millis(500);
 /// How often a stopped queue looks again whether the tree has caught up.
@@ -77,6 +79,8 @@ struct Queue {
     durable: u64,
     /// Somebody waits until everything up to this sequence is durable.
     wanted: u64,
+    /// Who is told when everything up to a sequence is durable.
+    waiting: Vec<(u64, Done<()>)>,
     /// (last sequence in a record, where replay goes on after it), oldest first.
     records: VecDeque<(u64, Start)>,
     free_bytes: u64,
@@ -132,6 +136,17 @@ impl Queue {
 
     fn users(&mut self) -> &mut VecDeque<Box<dyn Job>> {
         &mut self.jobs[Rank::User as usize]
+    }
+
+    fn end_reason(&self) -> Error {
+        Error::Closed(self.closed.clone().unwrap_or_else(|| "the journal stopped".into()))
+    }
+
+    /// Those whose waiting is over.
+    fn take_durable(&mut self) -> Vec<Done<()>> {
+        let durable = self.durable;
+        let over = self.waiting.extract_if(.., |(sequence, _)| *sequence <= durable);
+        over.map(|(_, done)| done).collect()
     }
 }
 
@@ -223,6 +238,18 @@ impl Committer {
         })
     }
 
+    /// A change of the store's own, lazy; never waits, so it may be asked for on the writer's own thread.
+    pub fn post_own(&self, rows: usize, work: impl FnOnce(&mut Transaction) -> Result<()> + Send + 'static) {
+        // If it fails, nobody would know what to do about it.
+        let job = Box::new(Change::new(Promise::Lazy(None), 0, rows, Box::new(drop::<Result<()>>), work));
+        let mut queue = self.queue();
+        if queue.stopped {
+            return;
+        }
+        queue.jobs[Rank::Own as usize].push_back(job);
+        self.ready.notify_all();
+    }
+
     /// No user's change is taken from now on; those in the queue still run. Idempotent.
     pub fn close(&self, reason: &str) {
         self.queue().closed.get_or_insert_with(|| reason.into());
@@ -268,11 +295,30 @@ impl Committer {
         }
         while queue.durable < sequence {
             if queue.ended {
-                return Err(Error::Closed(queue.closed.clone().unwrap_or_else(|| "the journal stopped".into())));
+                return Err(queue.end_reason());
             }
             queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
+    }
+
+    /// `done` is called, perhaps on the writer's thread, once everything that was acknowledged before is durable. Raises Closed.
+    pub fn when_durable(&self, done: Done<()>) {
+        let sequence = self.meta.visible();
+        let mut queue = self.queue();
+        if queue.durable < sequence && !queue.ended {
+            queue.wanted = queue.wanted.max(sequence);
+            queue.waiting.push((sequence, done));
+            self.ready.notify_all();
+            return;
+        }
+        let result = if queue.durable < sequence {
+            Err(queue.end_reason())
+        } else {
+            Ok(())
+        };
+        drop(queue);
+        done(result);
     }
 
     /// Everything that was acknowledged before is durable when it returns. Raises Closed.
@@ -323,9 +369,11 @@ impl Committer {
         (queue.stopped, queue.ended) = (true, true);
         queue.closed.get_or_insert_with(|| "the store is closed".into());
         let left: Vec<_> = queue.jobs.iter_mut().flat_map(std::mem::take).collect();
+        let (waiting, reason) = (std::mem::take(&mut queue.waiting), queue.end_reason().to_string());
         drop(queue);
         self.moved.notify_all();
         left.into_iter().for_each(Job::complete);
+        waiting.into_iter().for_each(|(_, done)| done(Err(Error::Closed(reason.clone()))));
     }
 
     fn write_records(&self, journal: &mut Journal) -> Result<()> {
@@ -333,7 +381,8 @@ impl Committer {
         loop {
             match self.next(journal, open.as_ref()) {
                 Next::Run(jobs, body_max) => {
-                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max));
+                    let history = history_bytes(journal);
+                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max, history));
                     self.run(record, jobs);
                     if record.is_lazy() {
                         self.show(record);
@@ -393,7 +442,9 @@ impl Committer {
         let body_max = match open {
             Some(record) if !record.fits(first) => return Some(Next::Seal),
             Some(record) => record.body_max,
-            None => (first + BODY_HEADER_BYTES).max(RECORD_BYTES).min(journal.body_bytes_max()),
+            None => (first + BODY_HEADER_BYTES + history_bytes(journal))
+                .max(RECORD_BYTES)
+                .min(journal.body_bytes_max()),
         };
         // The gap that such a record may leave before the region's end counts too.
         let room = journal.free_bytes().saturating_sub(2 * (body_max as u64 + 8192));
@@ -454,8 +505,9 @@ impl Committer {
         if BODY_HEADER_BYTES + tx.landed_bytes() + record.row_bytes + tx.encoded_bytes_max() > record.body_max {
             return Err(tx.abort(Error::Limit("the change is too large for one journal record".into())));
         }
-        let (rows, effects) = tx.finish()?;
+        let (rows, mut effects) = tx.finish()?;
         let applied = self.meta.apply(rows).inspect_err(|_| effects.settle(&self.shared))?;
+        effects.install(&self.shared);
         record.lease(renewal);
         record.add(job, effects, applied);
         self.counters.transactions.fetch_add(1, Ordering::Relaxed);
@@ -505,9 +557,16 @@ impl Committer {
         queue.durable = record.last_sequence();
         queue.free_bytes = journal.free_bytes();
         queue.records.push_back((record.last_sequence(), appended.next));
+        let waited = queue.take_durable();
+        drop(queue);
         self.moved.notify_all();
+        waited.into_iter().for_each(|done| done(Ok(())));
         Ok(())
     }
+}
+
+fn history_bytes(journal: &Journal) -> usize {
+    HISTORY_BYTES_MAX.min(journal.body_bytes_max() / 4)
 }
 
 /// Nothing can be moved out of the journal: those who bring bytes are told; others wait for what is left of it.

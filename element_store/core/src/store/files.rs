@@ -16,7 +16,7 @@ use crate::filesystem::{
     Allocation, Changes, Entry, Errno, FILE_BYTES_MAX, FileSystem, Inode, New, Node, Owner, ROOT, Replace, Result, Seek, Statistics,
     TRANSFER_BYTES_MAX, XattrMode, news,
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Locks that inodes share by their number.
 const LOCKS: usize = 64;
@@ -33,6 +33,17 @@ pub(super) struct ContentLocks([RwLock<()>; LOCKS]);
 impl Default for ContentLocks {
     fn default() -> Self {
         Self(std::array::from_fn(|_| RwLock::default()))
+    }
+}
+
+impl ContentLocks {
+    fn of(&self, inode: Inode) -> &RwLock<()> {
+        &self.0[inode as usize % LOCKS]
+    }
+
+    /// While readers are given a copy.
+    pub(super) fn part(&self, inode: Inode) -> RwLockWriteGuard<'_, ()> {
+        self.of(inode).write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,15 +100,15 @@ impl Core {
         rows: usize,
         mut work: impl FnMut() -> Work<T>,
     ) -> Result<T> {
-        let lock = &self.content_locks.0[inode as usize % LOCKS];
+        let locks = &self.content_locks;
         loop {
             let changed = {
-                let _changes = lock.read().unwrap_or_else(PoisonError::into_inner);
+                let _changes = locks.of(inode).read().unwrap_or_else(PoisonError::into_inner);
                 self.commit_with(flush(), payload, rows, work())
             };
             match changed {
                 Err(error) if is_pinned(&error) => {
-                    let _parts = lock.write().unwrap_or_else(PoisonError::into_inner);
+                    let _parts = locks.part(inode);
                     let size = files::file_row(&self.snapshot(), inode).map_err(errno)?.size;
                     self.part_with_readers(inode, size).map_err(errno)?;
                 }
@@ -126,7 +137,7 @@ impl Store {
     }
 
     fn make_unnamed(&self, directory: Inode, mode: file_names::Mode, owner: Owner) -> Result<Node> {
-        let inode = self.core.staged_id().map_err(errno)?;
+        let inode = keys::in_space(self.core.staged_id().map_err(errno)?, keys::space_of(directory));
         let opens = &self.core.committer.shared.opens;
         opens.open(inode);
         let made = self.change_names(move |tx| file_names::create_unnamed(tx, inode, directory, mode, owner));
@@ -326,6 +337,11 @@ impl FileSystem for Store {
     /// It is news to whoever accesses it, too: the kernel has the old time by then.
     fn note_access(&self, inode: Inode) {
         let committer = &self.core.committer;
+        // Nothing is noted of a snapshot.
+        let spaces = committer.shared.spaces();
+        if spaces.get(keys::space_of(inode)).is_some_and(|space| space.row.is_image) {
+            return;
+        }
         if self.row(inode).is_ok_and(|row| files::is_access_due(&row, committer.now_ns())) {
             committer.submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, Box::new(|_| {}), move |tx| {
                 files::note_access(tx, inode)

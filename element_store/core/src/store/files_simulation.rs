@@ -26,13 +26,13 @@ const WINDOW_STEPS: u64 = 30;
 /// Writes and flushes of all drives that still succeed once the cut is on its way.
 const CUT_OPERATIONS: u64 = 40;
 
-struct World {
+pub(super) struct World {
     seed: u64,
-    devices: Vec<Arc<MemoryDevice>>,
-    power: Arc<PowerSwitch>,
+    pub devices: Vec<Arc<MemoryDevice>>,
+    pub power: Arc<PowerSwitch>,
     state: tempfile::TempDir,
-    clock: FakeClock,
-    store: Arc<Store>,
+    pub clock: FakeClock,
+    pub store: Arc<Store>,
     unfree: HashSet<u64>,
 }
 
@@ -63,7 +63,7 @@ fn start(devices: &[Arc<MemoryDevice>], state: &std::path::Path, clock: &FakeClo
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let power = PowerSwitch::new();
         let devices: Vec<_> = (0..5)
             .map(|index| Arc::new(MemoryDevice::powered(format!("m{index}"), DEVICE_BYTES, power.clone())))
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    fn background(&mut self, lot: u64) -> Result<()> {
+    pub fn background(&mut self, lot: u64) -> Result<()> {
         let core = self.store.core.clone();
         match lot {
             0 => core.checkpoint(),
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// What the background threads would do before anybody has to wait.
-    fn make_room(&mut self) -> Result<()> {
+    pub fn make_room(&mut self) -> Result<()> {
         let core = self.store.core.clone();
         // Well before the tree is behind: one operation may be several changes.
         if core.engine.memtable_bytes() >= 2 * MEMTABLE_BYTES {
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// Power loss and a new start: of what was not flushed, any part may have survived.
-    fn crash(&mut self, seed: u64) {
+    pub fn crash(&mut self, seed: u64) {
         self.power.cut_after(0);
         let _dead = self.store.close();
         for (device, seed) in self.devices.iter().zip(seed..) {
@@ -132,8 +132,8 @@ impl World {
         self.unfree.clear();
     }
 
-    fn check(&self) -> Verdict {
-        let findings = invariants::check(&self.store.core.snapshot()).unwrap();
+    pub fn check(&self) -> Verdict {
+        let findings = invariants::check(&self.store.core.committer.meta.snapshot()).unwrap();
         if findings.count == 0 {
             Ok(())
         } else {

@@ -28,11 +28,15 @@ mod reduction_report;
 pub mod root;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod snapshot_simulation;
+mod snapshots;
 mod status;
 pub mod tables;
 mod tend;
 mod upkeep;
 mod uploads;
+mod volumes;
 
 pub use crate::element::accounting::Accounting;
 pub use crate::element::info::{
@@ -49,12 +53,16 @@ pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
 pub use reducer::ReductionSettings;
 pub use reduction_report::{Part, Usage};
+pub use snapshots::{Backlog, SnapshotEntry};
 pub use status::{DeviceStatus, Status};
+pub use volumes::{Lent, VolumeInfo};
 
 use crate::element::content::Source;
+use crate::element::history::View;
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
-use crate::element::{Rows, keys, listing, upload, version_listing, versions};
+use crate::element::{Rows, keys, listing, path, upload, version_listing, versions};
 use crate::error::{Error, Result};
+use crate::filesystem::Errno;
 use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
@@ -119,6 +127,8 @@ pub(crate) struct Core {
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,
+    volumes: volumes::States,
+    volumes_later: volumes::Later,
     /// Content up to this size goes into a journal record.
     small_bytes_max: usize,
     /// Held during a checkpoint.
@@ -194,8 +204,8 @@ fn rows_for(key: &[u8], attributes: Option<&Attributes>, digests: Option<&Digest
 }
 
 impl Core {
-    fn snapshot(&self) -> crate::meta::Snapshot {
-        self.committer.meta.snapshot()
+    fn snapshot(&self) -> View {
+        View::new(|| self.committer.meta.snapshot(), || self.committer.shared.spaces())
     }
 }
 
@@ -214,6 +224,7 @@ impl Store {
         threads.into_iter().for_each(|thread| {
             let _panicked = thread.join();
         });
+        self.core.volumes_later.stop();
         checkpointed
     }
 
@@ -247,8 +258,19 @@ impl Store {
             .submit(0, rows, done, move |tx| namespace::set_view_attributes(tx, &name, attributes));
     }
 
-    /// Uploads in progress are aborted. Raises NotFound, Conflict while it holds a key.
+    /// Uploads in progress are aborted. Raises NotFound, Conflict while it holds a key, EROFS for a snapshot.
     pub fn delete_view(&self, name: &str) -> Result<()> {
+        let space = keys::space_of(self.view(name)?.id);
+        if self
+            .core
+            .committer
+            .shared
+            .spaces()
+            .get(space)
+            .is_some_and(|space| space.row.is_image)
+        {
+            return Err(Error::File(Errno::ROFS));
+        }
         let one = ListQuery {
             limit: 1,
             ..Default::default()
@@ -353,15 +375,17 @@ impl Store {
     ) {
         let (view, key) = (view.to_owned(), key.to_vec());
         let rows = rows_for(&key, Some(&attributes), Some(&digests));
-        self.place(staged, rows, done, move |tx, origin| {
+        let space = self.look(|rows| path::space_of(rows, &view, &key));
+        self.place(staged, space, rows, done, move |tx, origin| {
             namespace::publish(tx, &view, &key, origin, Description::whole(attributes, digests)?, &terms)
         });
     }
 
-    /// Commits staged content: at once if its rows fit a transaction, else its extents are assembled in a hidden element first.
+    /// Commits staged content: at once if its rows fit a transaction, else its extents are assembled in a hidden element of the space first.
     fn place<T: Send + 'static>(
         &self,
         staged: Staged,
+        space: Result<u64>,
         rows: usize,
         done: Done<T>,
         name: impl FnOnce(&mut crate::element::transaction::Transaction, Origin) -> Result<T> + Send + 'static,
@@ -373,19 +397,21 @@ impl Store {
             done(result);
         });
         match source {
-            Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => match self.core.assemble_staged(extents) {
-                Ok((hidden, size)) => {
-                    let element = hidden.element();
-                    let done: Done<T> = Box::new(move |result| {
-                        drop(hidden);
-                        done(result);
-                    });
-                    self.core
-                        .committer
-                        .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+            Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => {
+                match space.and_then(|space| self.core.assemble_staged(space, extents)) {
+                    Ok((hidden, size)) => {
+                        let element = hidden.element();
+                        let done: Done<T> = Box::new(move |result| {
+                            drop(hidden);
+                            done(result);
+                        });
+                        self.core
+                            .committer
+                            .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+                    }
+                    Err(error) => done(Err(error)),
                 }
-                Err(error) => done(Err(error)),
-            },
+            }
             source => {
                 let (payload, extents) = match &source {
                     Source::Small(bytes) => (bytes.len(), 1),
@@ -499,7 +525,7 @@ impl Drop for Store {
 /// What a key's own deletion may fail with is its result; anything else ends the transaction.
 fn settled(result: Result<Deletion>) -> Result<Result<Deletion>> {
     match result {
-        Err(error @ (Error::NotFound(_) | Error::Precondition(_))) => Ok(Err(error)),
+        Err(error @ (Error::NotFound(_) | Error::Precondition(_) | Error::Conflict(_))) => Ok(Err(error)),
         result => result.map(Ok),
     }
 }

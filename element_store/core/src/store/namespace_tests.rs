@@ -2,6 +2,7 @@
 
 mod aside;
 mod metadata;
+mod snapshots;
 
 use super::*;
 use crate::device::Device;
@@ -97,7 +98,7 @@ impl World {
     }
 
     fn check(&self) {
-        let findings = invariants::check(&self.store.core.snapshot()).unwrap();
+        let findings = invariants::check(&self.store.core.snapshot().raw).unwrap();
         assert_eq!(findings.count, 0, "{:?}", findings.sentences);
     }
 }

@@ -14,13 +14,14 @@ use super::upkeep::{Checkpointed, UpkeepCounters};
 use super::{Core, SMALL_BYTES_MAX, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
-use crate::element::transaction::{IDS, Ids, Opens, Pins, Shared};
+use crate::element::space::Spaces;
+use crate::element::transaction::{IDS, Ids, Shared};
 use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::meta::checkpoint::restore;
 use crate::meta::lsm::{LsmEngine, LsmSettings};
-use crate::meta::{MetaStore, decode_counter, monotonic_clock};
+use crate::meta::{MetaStore, decode_counter, thread_clock};
 use crate::pool::{self, Code, FormatOptions, Identity, Pool};
 use crate::segment::{self, Class, Persist, SegmentLayout, Segments, ZoneGeometry};
 use std::collections::HashMap;
@@ -119,7 +120,7 @@ impl Store {
         let drives: Arc<PoolDrives> = Arc::new(PoolDrives::new(pool.devices.clone()));
         let root = root::read_newest(&pool)?;
         let (engine, root) = restore_tree(&pool, &drives, state, root, &options.metadata)?;
-        let meta = MetaStore::new(engine.clone(), monotonic_clock());
+        let meta = MetaStore::new(engine.clone(), thread_clock());
         let mut replayed = meta.applied();
         let journal = Journal::recover(pool.clone(), root.start, root.keep_from, &mut |record| {
             replayed = replayed.max(commit::replay(&meta, record.body)?);
@@ -137,15 +138,10 @@ impl Store {
             .get(&keys::counter(SEGMENT_IDS))?
             .map_or(Ok(1), |value| decode_counter(&value))? as u64;
         let layouts = all_layouts(&snapshot, &root)?;
+        let spaces = Spaces::load(&snapshot)?;
         drop(snapshot);
         let wake = Arc::new(Wake::default());
-        let shared = Shared {
-            ids: Ids::new(leased),
-            pins: Pins::default(),
-            opens: Opens::default(),
-            epoch: AtomicU64::new(1),
-            news: Default::default(),
-        };
+        let shared = Shared::new(Ids::new(leased), spaces);
         let (lag, pressure) = (engine.clone(), wake.clone());
         let committer = Arc::new(Committer::new(
             meta,
@@ -177,6 +173,8 @@ impl Store {
             wake,
             trouble: Mutex::default(),
             content_locks: Default::default(),
+            volumes: Default::default(),
+            volumes_later: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),
@@ -215,11 +213,13 @@ fn launch(core: Arc<Core>, journal: Journal, replayed: u64, background: bool) ->
         threads.push(spawn("upkeep", &core, |core| core.run_upkeep())?);
         threads.push(spawn("reducer", &core, |core| core.run_reducer())?);
     }
+    core.volumes_later.start()?;
     let store = Arc::new(Store {
         core,
         threads: Mutex::new(threads),
     });
     store.forget_orphans()?;
+    store.settle_after_crash()?;
     Ok(store)
 }
 

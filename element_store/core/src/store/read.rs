@@ -35,7 +35,7 @@ impl Content {
     pub(super) fn open(core: &Arc<Core>, view: &str, key: &[u8], version: Option<u64>) -> Result<Self> {
         loop {
             let inside = core.guard.enter();
-            let snapshot = core.committer.meta.snapshot();
+            let snapshot = core.snapshot();
             let element = namespace::lookup(&snapshot, view, key, version)?;
             if element.row.size <= PREFETCH_BYTES_MAX {
                 let mut bytes = vec![0; element.row.size as usize];

@@ -61,7 +61,8 @@ pub struct Part {
 impl Store {
     /// Gains of the whole pool. Raises Damaged.
     pub fn accounting(&self) -> Result<Accounting> {
-        self.look(|rows| accounting::of_pool(rows))
+        self.check_open()?;
+        accounting::of_pool(&self.core.committer.meta.snapshot())
     }
 
     /// Of what keys with this prefix name, old versions included. Raises NotFound.

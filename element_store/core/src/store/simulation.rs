@@ -370,7 +370,7 @@ impl World {
             page.elements.iter().map(|element| &element.key).collect::<Vec<_>>(),
             self.model.keys().collect::<Vec<_>>()
         );
-        let findings = invariants::check(&self.store.core.snapshot()).unwrap();
+        let findings = invariants::check(&self.store.core.committer.meta.snapshot()).unwrap();
         assert_eq!(findings.count, 0, "{:?}", findings.sentences);
     }
 
@@ -529,7 +529,7 @@ fn a_nearly_full_pool_can_be_overwritten_for_ever() {
     for (key, expected) in last {
         assert_eq!(checksum(&world.read(&key).unwrap()), expected);
     }
-    assert_eq!(invariants::check(&world.store.core.snapshot()).unwrap().count, 0);
+    assert_eq!(invariants::check(&world.store.core.committer.meta.snapshot()).unwrap().count, 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::device::set::DeviceState;
 use crate::element::Rows;
 use crate::element::invariants::{self, Findings};
 use crate::element::rows::Placement;
+use crate::element::space::Space;
 use crate::element::{chunks, content};
 use crate::error::Result;
 use crate::segment::{ScannedPayload, ScrubReport, SpaceStatus};
@@ -157,6 +158,14 @@ impl Store {
         put("reducer_extents_moved_total", load(&core.upkeep_counters.extents_moved));
         put("upkeep_failures_total", load(&core.upkeep_counters.failures));
         put("reclaim_waiting", core.guard.waiting() as u64);
+        let spaces = core.committer.shared.spaces();
+        let count = |of: fn(&Space) -> bool| spaces.iter().filter(|space| of(space)).count() as u64;
+        put("snapshot_images", count(|space| space.row.is_image && !space.is_doomed));
+        put(
+            "clones",
+            count(|space| !space.row.is_image && !space.row.is_left && space.row.origin.is_some()),
+        );
+        put("snapshot_epoch", spaces.epoch);
         metrics
     }
 
@@ -233,7 +242,8 @@ impl Store {
     /// Recounts the metadata of one state that all faces saw: what is wrong, in sentences, at most FINDINGS_MAX of them, and how much there is in all.
     /// Users go on meanwhile; memory grows with the number of elements, extents and chunks.
     pub fn check(&self) -> Result<Findings> {
-        self.look(|rows| invariants::check(rows))
+        self.check_open()?;
+        invariants::check(&self.core.committer.meta.snapshot())
     }
 
     /// Verifies every payload and parity shard, repairs what differs. Counts by name. Blocks for as long as reading the pool takes.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(200);
+/// Of the devices' health, and of what hosts wrote to volumes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes are checkpointed at least so often.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -67,6 +68,7 @@ impl Core {
             self.wake.upkeep.wait(TICK);
             if probed.elapsed() >= PROBE_INTERVAL {
                 self.pool.probe();
+                self.settle_volumes();
                 probed = Instant::now();
             }
             let step = self.upkeep_step(&mut unfree);
@@ -78,6 +80,7 @@ impl Core {
         self.pool.persist_failures()?;
         while self.engine.maintain()? {}
         self.bury()?;
+        self.work_on_snapshots()?;
         self.free_segments(unfree)?;
         if self.wants_checkpoint() {
             self.checkpoint()?;
@@ -161,7 +164,7 @@ impl Core {
         Ok(())
     }
 
-    fn reclaim(&self) {
+    pub(super) fn reclaim(&self) {
         for item in self.guard.take_ready() {
             match item {
                 Reclaim::Zones(token) => self.segments.reclaim(token),
@@ -170,7 +173,7 @@ impl Core {
         }
     }
 
-    fn wants_checkpoint(&self) -> bool {
+    pub(super) fn wants_checkpoint(&self) -> bool {
         let (used, capacity) = self.committer.journal_use();
         let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.committer.start_after(u64::MAX).unwrap_or_default();

@@ -7,13 +7,14 @@ use super::read::Pinned;
 use super::{
     Attributes, Completion, Content, Core, Digests, Done, ElementInfo, Staged, Store, Terms, UploadInfo, UploadedPart, rows_for, wait,
 };
-use crate::element::content::{self, Source};
+use crate::element::content::{self, Source, Spot};
 use crate::element::namespace::{self, Description, Origin, SHARED_RUNS_MAX};
 use crate::element::rows::ExtentRow;
 use crate::element::transaction::{Pin, Transaction};
-use crate::element::upload;
+use crate::element::{keys, path, upload};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows that a shared run costs at most, with those that give up its part.
@@ -33,8 +34,9 @@ impl Hidden {
 }
 
 impl Core {
-    fn create_hidden(self: &Arc<Self>) -> Result<Hidden> {
-        let element = self.staged_id()?;
+    /// `space`: of the directory in which it will be named; 0 if it never is.
+    fn create_hidden(self: &Arc<Self>, space: u64) -> Result<Hidden> {
+        let element = keys::in_space(self.staged_id()?, space);
         let pin = Pinned::new(self, element).ok_or_else(|| Error::Conflict("a new element is being given up".into()))?;
         self.committer
             .run_own(Rank::Own, 64, move |tx| namespace::mark_hidden(tx, element))?;
@@ -56,16 +58,16 @@ impl Core {
     /// Gives those who have the element pinned a copy to read, so that it can change; the caller keeps others from changing it meanwhile.
     pub(super) fn part_with_readers(self: &Arc<Self>, element: u64, size: u64) -> Result<()> {
         let Some(pin) = Pinned::new(self, element) else { return Ok(()) };
-        let hidden = self.create_hidden()?;
+        let hidden = self.create_hidden(0)?;
         self.share_into(&hidden, pin.pin(), 0, size, 0)?;
         self.committer.shared.pins.redirect(element, hidden.element);
         Ok(())
     }
 
     /// Maps staged extents into a hidden element, a batch at a time; returns its size too.
-    pub(super) fn assemble_staged(self: &Arc<Self>, extents: Vec<(u64, ExtentRow)>) -> Result<(Hidden, u64)> {
+    pub(super) fn assemble_staged(self: &Arc<Self>, space: u64, extents: Vec<(u64, ExtentRow)>) -> Result<(Hidden, u64)> {
         const EXTENT_ROW_BYTES: usize = 400;
-        let hidden = self.create_hidden()?;
+        let hidden = self.create_hidden(space)?;
         let (element, mut size) = (hidden.element, 0);
         let mut left = extents;
         while !left.is_empty() {
@@ -73,7 +75,7 @@ impl Core {
             let batch = std::mem::replace(&mut left, rest);
             let offset = size;
             size = self.committer.run_own(Rank::Own, EXTENT_ROW_BYTES * batch.len(), move |tx| {
-                content::append(tx, element, offset, batch)
+                content::append(tx, Spot::at(element, offset), batch)
             })?;
         }
         Ok((hidden, size))
@@ -92,11 +94,12 @@ impl Store {
         terms: Terms,
     ) -> Result<ElementInfo> {
         let rows = rows_for(key, Some(&attributes), Some(&digests));
+        let space = self.look(|rows| path::space_of(rows, view, key))?;
         let (view, key) = (view.to_owned(), key.to_vec());
         let name = move |tx: &mut Transaction, origin| {
             namespace::publish(tx, &view, &key, origin, Description::whole(attributes, digests)?, &terms)
         };
-        self.share(source, 0, source.element.row.size, rows, name)
+        self.share(source, 0..source.element.row.size, space, rows, name)
     }
 
     /// A part that shares bytes [start, stop) of the source.
@@ -117,7 +120,7 @@ impl Store {
         }
         let rows = rows_for(key, None, Some(&digests));
         let (view, key, id) = (view.to_owned(), key.to_vec(), id.to_owned());
-        self.share(source, start, stop, rows, move |tx, origin| {
+        self.share(source, start..stop, 0, rows, move |tx, origin| {
             upload::put_part(tx, &view, &key, &id, number, origin, digests)
         })
     }
@@ -125,8 +128,8 @@ impl Store {
     fn share<T: Send + 'static>(
         &self,
         source: &Content,
-        start: u64,
-        stop: u64,
+        Range { start, end: stop }: Range<u64>,
+        space: u64,
         rows: usize,
         name: impl FnOnce(&mut Transaction, Origin) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -147,7 +150,7 @@ impl Store {
                     .submit(0, rows + RUN_BYTES * runs, done, move |tx| name(tx, origin))
             });
         }
-        let hidden = self.core.create_hidden()?;
+        let hidden = self.core.create_hidden(space)?;
         self.core.share_into(&hidden, &pin, start, stop, 0)?;
         let origin = Origin::Hidden(hidden.element, stop - start);
         wait(|done| self.core.committer.submit(0, rows, done, move |tx| name(tx, origin)))
@@ -169,7 +172,7 @@ impl Store {
     pub fn put_part(&self, view: &str, key: &[u8], id: &str, number: u32, staged: Staged, digests: Digests, done: Done<UploadedPart>) {
         let rows = rows_for(key, None, Some(&digests));
         let (view, key, id) = (view.to_owned(), key.to_vec(), id.to_owned());
-        self.place(staged, rows, done, move |tx, origin| {
+        self.place(staged, Ok(0), rows, done, move |tx, origin| {
             upload::put_part(tx, &view, &key, &id, number, origin, digests)
         });
     }
@@ -205,7 +208,7 @@ impl Store {
         }
         drop(snapshot);
         let hidden = if runs > SHARED_RUNS_MAX {
-            Some(self.assemble_parts(&pieces)?)
+            Some(self.assemble_parts(&pieces, self.look(|rows| path::space_of(rows, view, key))?)?)
         } else {
             None
         };
@@ -224,8 +227,8 @@ impl Store {
         })
     }
 
-    fn assemble_parts(&self, pieces: &[(u32, crate::element::rows::PartRow)]) -> Result<Hidden> {
-        let hidden = self.core.create_hidden()?;
+    fn assemble_parts(&self, pieces: &[(u32, crate::element::rows::PartRow)], space: u64) -> Result<Hidden> {
+        let hidden = self.core.create_hidden(space)?;
         let mut offset = 0;
         for (_, part) in pieces {
             // A part that is replaced meanwhile may be given up in the middle; the last transaction sees that it changed.

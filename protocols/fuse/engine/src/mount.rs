@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use trefoil_core::filesystem::FileSystem;
-use trefoil_core::filesystem::news::Listener;
+use trefoil_core::filesystem::news::{Listener, Origin};
 
 use crate::device::Device;
 use crate::engine::Engine;
@@ -134,6 +134,11 @@ impl Mount {
     /// Where other faces say what they changed.
     pub fn invalidations(&self) -> Invalidations {
         self.invalidations.clone()
+    }
+
+    /// In whose name its programs change what they change.
+    pub fn origin(&self) -> Origin {
+        self.invalidations.origin()
     }
 
     /// Unmounts; what programs still have open there fails with ENOTCONN from now on. Waits for the requests that are in the store.

@@ -283,6 +283,7 @@ impl State {
             gid: owner.gid,
             size,
             allocated: 0,
+            block_bytes: 0,
             accessed_ns: now,
             modified_ns: now,
             changed_ns: now,

@@ -12,6 +12,8 @@ pub const BODY_HEADER_BYTES: usize = 16;
 pub(super) struct Record {
     pub begun: Instant,
     pub body_max: usize,
+    /// Of that, what no change may announce.
+    history_bytes: usize,
     pub first_sequence: u64,
     pub landing: Landing,
     pub transactions: Vec<Vec<u8>>,
@@ -29,12 +31,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn begin(journal: &mut Journal, first_sequence: u64, body_max: usize) -> Self {
+    pub fn begin(journal: &mut Journal, first_sequence: u64, body_max: usize, history_bytes: usize) -> Self {
         let filling = journal.filling();
         filling.begin(journal.next_body_position(body_max) + BODY_HEADER_BYTES as u64);
         Self {
             begun: Instant::now(),
             body_max,
+            history_bytes,
             first_sequence,
             landing: Landing {
                 filling,
@@ -62,7 +65,7 @@ impl Record {
     }
 
     pub fn fits(&self, bytes: usize) -> bool {
-        self.body_bytes() + bytes + PAYLOAD_ALIGN <= self.body_max
+        self.body_bytes() + bytes + PAYLOAD_ALIGN + self.history_bytes <= self.body_max
     }
 
     pub fn push(&mut self, job: Box<dyn Job>) {

@@ -1,5 +1,6 @@
 //! Operations on a directory's entries.
 
+use trefoil_core::element::snapshot_directory;
 use trefoil_core::filesystem::{Errno, Inode, NAME_BYTES_MAX, New, Node, Replace, Result, Type};
 
 use super::{Answer, Call, Engine};
@@ -12,6 +13,10 @@ const RENAME_EXCHANGE: u32 = 2;
 const FORMAT: u32 = 0o170_000;
 pub const PERMISSIONS: u32 = 0o7777;
 
+fn is_snapshots(directory: Inode) -> bool {
+    snapshot_directory::of(directory).is_some()
+}
+
 impl Engine {
     /// `.` and `..` are asked for by file handles (NFS export), where an inode that is gone must be ESTALE.
     pub(super) fn lookup(&self, call: &mut Call) -> Result<Answer> {
@@ -22,7 +27,10 @@ impl Engine {
             name => self.fs.lookup(call.inode, name),
         };
         match found {
+            // Nobody tells which snapshots come and go in which directory.
+            Ok(node) if is_snapshots(call.inode) => self.brief_entry_out(call.out, &node),
             Ok(node) => self.entry_out(call.out, &node, call.since),
+            Err(Errno::NOENT) if is_snapshots(call.inode) => return Err(Errno::NOENT),
             Err(Errno::NOENT) if !self.timeouts.absent_names.is_zero() => self.no_entry_out(call.out, call.since),
             Err(error) => return Err(error),
         }

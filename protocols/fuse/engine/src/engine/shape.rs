@@ -68,8 +68,9 @@ impl Engine {
             .u32(modified_ns)
             .u32(changed_ns);
         out.u32(format | node.mode).u32(node.links).u32(node.uid).u32(node.gid);
+        let block_bytes = if node.block_bytes == 0 { BLOCK_BYTES } else { node.block_bytes };
         // A kernel's dev_t has 32 bits.
-        out.u32(device as u32).u32(BLOCK_BYTES).u32(0);
+        out.u32(device as u32).u32(block_bytes).u32(0);
         self.told_set_id(node);
         self.heard(node);
     }
@@ -103,6 +104,14 @@ impl Engine {
         // Only now: news of what was not known a moment ago were not told.
         let timeouts = self.timeouts(since);
         valid(out, [timeouts.names, timeouts.attributes]);
+        self.attributes(out, node);
+    }
+
+    /// The same of what the kernel is to ask for each time.
+    pub fn brief_entry_out(&self, out: &mut Writer, node: &Node) {
+        self.known.named(node.inode);
+        out.u64(self.outward(node.inode)).u64(0);
+        valid(out, [Duration::ZERO, Duration::ZERO]);
         self.attributes(out, node);
     }
 

@@ -1,0 +1,255 @@
+//! What snapshots and spaces leave to be freed, step by step.
+//!
+//! Owns the rows of work. Invariants: a step frees only what no hold sees and nobody reads; it is one transaction and leaves a state in which the
+//! work can be begun again from its row; a row goes with the last step.
+
+use super::content::{self, forget_mapping};
+use super::history::TABLES;
+use super::rows::{MappingRow, born, is_tombstone};
+use super::space::{Origin, Space};
+use super::transaction::Transaction;
+use super::{Rows, keys};
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+
+/// History that only a snapshot saw which is gone.
+pub const TRIM: u8 = 0;
+/// A space to which nothing leads.
+pub const DROP: u8 = 1;
+
+/// One row of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    pub kind: u8,
+    pub space: u64,
+    pub epoch: u64,
+    /// The key of the dead list that was looked at last; empty: none yet.
+    after: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    More,
+    /// Somebody reads it still.
+    Waits,
+    Done,
+}
+
+pub(super) fn add(tx: &mut Transaction, kind: u8, space: u64, epoch: u64) -> Result<()> {
+    tx.put(keys::work(kind, space, epoch), Vec::new())
+}
+
+/// All there is to do.
+pub fn list(rows: &dyn Rows) -> Result<Vec<Work>> {
+    let (from, to) = keys::table(keys::WORK);
+    let damaged = || Error::Damaged("a row of work is short".into());
+    let mut found = Vec::new();
+    for row in rows.range(&from, &to, false) {
+        let (key, after) = row?;
+        let number = |at: usize| key.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+        found.push(Work {
+            kind: *key.get(1).ok_or_else(damaged)?,
+            space: number(2).ok_or_else(damaged)?,
+            epoch: number(10).ok_or_else(damaged)?,
+            after,
+        });
+    }
+    Ok(found)
+}
+
+/// Rows of dead lists that the work has to look at still, at most `limit`.
+pub fn backlog(rows: &dyn Rows, work: &Work, limit: usize) -> Result<usize> {
+    let (from, to) = match work.kind {
+        TRIM => (dead_from(work), keys::span(keys::DEAD, work.space).1),
+        _ => keys::space_span(keys::MAPPING, work.space),
+    };
+    Ok(rows.get_range(&from, &to, limit, false)?.len())
+}
+
+/// `limit`: rows; a step ends before it writes much more than `bytes_max`.
+pub fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+    tx.begin_freeing();
+    let step = match work.kind {
+        TRIM => trim(tx, work, limit, bytes_max)?,
+        _ => drop_space(tx, work.space, limit, bytes_max)?,
+    };
+    if step == Step::Done {
+        tx.erase(&keys::work(work.kind, work.space, work.epoch))?;
+    }
+    Ok(step)
+}
+
+fn dead_from(work: &Work) -> Vec<u8> {
+    let first = keys::dead(work.space, work.epoch + 1, b"");
+    if work.after.is_empty() {
+        first
+    } else {
+        [work.after.as_slice(), &[0]].concat()
+    }
+}
+
+fn trim(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+    let origin = Origin {
+        space: work.space,
+        epoch: work.epoch,
+    };
+    let doomed = tx.spaces().readers_of(work.space);
+    let doomed: Vec<u64> = doomed
+        .filter(|space| space.is_doomed && space.row.origin == Some(origin))
+        .map(|space| space.id)
+        .collect();
+    if doomed.iter().any(|image| tx.is_in_use(*image)) {
+        return Ok(Step::Waits);
+    }
+    doomed.iter().try_for_each(|image| tx.remove_space(*image))?;
+    let Some(space) = tx.spaces().get(work.space).cloned() else {
+        return Ok(Step::Done);
+    };
+    if space.holds.contains_key(&work.epoch) {
+        return Ok(Step::Done);
+    }
+    // What died later is seen by whoever holds the next epoch, or by nobody on account of this one.
+    let to = match space.holds.range(work.epoch..).next() {
+        Some((next, _)) => keys::dead(work.space, next + 1, b""),
+        None => keys::span(keys::DEAD, work.space).1,
+    };
+    let dead = tx.raw_rows(&dead_from(work), &to, limit)?;
+    for (key, _) in &dead {
+        bury(tx, &space, key)?;
+        if tx.encoded_bytes_max() >= bytes_max {
+            return go_on_after(tx, work, key);
+        }
+    }
+    match dead.last() {
+        Some((last, _)) if dead.len() == limit => go_on_after(tx, work, last),
+        _ => Ok(Step::Done),
+    }
+}
+
+fn go_on_after(tx: &mut Transaction, work: &Work, last: &[u8]) -> Result<Step> {
+    tx.put(keys::work(TRIM, work.space, work.epoch), last.to_vec())?;
+    Ok(Step::More)
+}
+
+fn died(key: &[u8]) -> u64 {
+    keys::offset_of(key)
+}
+
+/// Takes a row out of history unless somebody sees it.
+fn bury(tx: &mut Transaction, space: &Space, dead: &[u8]) -> Result<()> {
+    let (live, died) = (keys::dead_of(dead), died(dead));
+    let key = keys::history(live, died);
+    let lost = || Error::Damaged("a dead list names a row that is not there".into());
+    let value = tx.raw(&key)?.ok_or_else(lost)?;
+    if space.is_held(born(&value)?, died) {
+        return Ok(());
+    }
+    if live.first() == Some(&keys::MAPPING) {
+        forget_mapping(tx, &value)?;
+    }
+    tx.erase(&key)?;
+    tx.erase(dead)
+}
+
+fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize) -> Result<Step> {
+    let Some(space) = tx.spaces().get(id).cloned() else {
+        return Ok(Step::Done);
+    };
+    let (orphans, detached) = (keys::space_span(keys::ORPHAN, id), keys::space_span(keys::DETACHED, id));
+    let is_left = |(from, to): (Vec<u8>, Vec<u8>)| tx.range(&from, &to, false).next().is_some();
+    if tx.spaces().readers_of(id).next().is_some() || tx.is_in_use(id) || is_left(orphans) || is_left(detached) {
+        return Ok(Step::Waits);
+    }
+    let mut left = limit;
+    for table in TABLES {
+        let (from, to) = keys::space_span(table, id);
+        let past = [
+            [&[keys::HISTORY], from.as_slice()].concat(),
+            [&[keys::HISTORY], to.as_slice()].concat(),
+        ];
+        for (from, to) in [(from, to), past.into()] {
+            let found = tx.raw_rows(&from, &to, left)?;
+            for (key, value) in &found {
+                if table == keys::MAPPING {
+                    forget_mapping(tx, value)?;
+                }
+                tx.erase(key)?;
+                if tx.encoded_bytes_max() >= bytes_max {
+                    return Ok(Step::More);
+                }
+            }
+            left -= found.len();
+            if left == 0 {
+                return Ok(Step::More);
+            }
+        }
+    }
+    let (from, to) = keys::span(keys::DEAD, id);
+    let dead = tx.raw_rows(&from, &to, left)?;
+    dead.iter().try_for_each(|(key, _)| tx.erase(key))?;
+    if dead.len() == left {
+        return Ok(Step::More);
+    }
+    tx.remove_space(id)?;
+    if let Some(origin) = space.row.origin {
+        add(tx, TRIM, origin.space, origin.epoch)?;
+    }
+    Ok(Step::Done)
+}
+
+/// What a snapshot alone holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    pub rows: u64,
+    /// Of content as its elements have it.
+    pub content_bytes: u64,
+    /// That its deletion would free, parity left out.
+    pub stored_bytes: u64,
+}
+
+/// What would be freed if the images of a snapshot went; `older`: and with them all that are older. `rows` are raw. Looks at all that died since.
+pub fn held<'s>(rows: &dyn Rows, images: impl Iterator<Item = (&'s Space, Origin)>, older: bool) -> Result<Held> {
+    let (mut held, mut extents) = (Held::default(), HashMap::new());
+    for (space, origin) in images {
+        if !older && space.holds.get(&origin.epoch).is_some_and(|count| *count > 1) {
+            continue;
+        }
+        let before = space.holds.range(..origin.epoch).next_back().map_or(0, |(epoch, _)| *epoch);
+        let is_alone = |born: u64| born <= origin.epoch && (older || born > before);
+        let mut count = |key: &[u8], value: &[u8]| {
+            held.rows += 1;
+            if key.first() == Some(&keys::MAPPING) && !is_tombstone(value) {
+                let row = MappingRow::decode(value)?;
+                held.content_bytes += u64::from(row.length);
+                *extents.entry(row.extent).or_insert(0) += 1;
+            }
+            Ok::<_, Error>(())
+        };
+        let next = space.holds.range(origin.epoch + 1..).next().map(|(epoch, _)| *epoch);
+        let from = keys::dead(space.id, if older { 0 } else { origin.epoch + 1 }, b"");
+        let to = next.map_or_else(|| keys::span(keys::DEAD, space.id).1, |next| keys::dead(space.id, next + 1, b""));
+        for row in rows.range(&from, &to, false) {
+            let (dead, _) = row?;
+            let live = keys::dead_of(&dead);
+            let value = rows.get(&keys::history(live, died(&dead)))?;
+            let value = value.ok_or_else(|| Error::Damaged("a dead list names a row that is not there".into()))?;
+            if is_alone(born(&value)?) {
+                count(live, &value)?;
+            }
+        }
+        // Nothing leads there: its newest snapshot holds what lives in it too.
+        if space.row.is_left && next.is_none() {
+            for table in TABLES {
+                let (from, to) = keys::space_span(table, space.id);
+                for row in rows.range(&from, &to, false) {
+                    let (key, value) = row?;
+                    if is_alone(born(&value)?) {
+                        count(&key, &value)?;
+                    }
+                }
+            }
+        }
+    }
+    held.stored_bytes = content::stored_bytes_of(rows, &extents)?;
+    Ok(held)
+}

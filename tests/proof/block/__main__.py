@@ -1,0 +1,50 @@
+"""Volumes proved by a stock Linux kernel in a virtual machine:
+
+python -m tests.proof.block --guest DIRECTORY [--image DIRECTORY] [--fio-seconds 200] [--work DIRECTORY]
+
+`--guest`: where the program `guest` is (see `tests.proof.nfs.machine`). One machine at a time; it is emulated, so slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.proof.block import guest
+from tests.proof.nfs.machine import Machine, MachineFailed, Result
+
+
+def main() -> None:
+    options = _options()
+    program = options.guest / "guest" if options.guest.is_dir() else options.guest
+    if not program.is_file():
+        sys.exit(f"there is no {program}")
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="block-", dir=options.work) as work:
+        for result in _proof(Machine(program, options.image), Path(work), options.fio_seconds):
+            print(f"{'ok    ' if result.passed else 'FAILED'} {result.seconds:7.1f} s  {result.name}: {result.detail}", flush=True)
+            failures += not result.passed
+    sys.exit(1 if failures else 0)
+
+
+def _proof(machine: Machine, work: Path, fio_seconds: int) -> Iterator[Result]:
+    try:
+        yield from guest.host(machine, work, fio_seconds)
+    except MachineFailed as problem:
+        yield Result("host", False, str(problem))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.proof.block", description="Prove volumes by a real kernel in a virtual machine.")
+    parser.add_argument("--guest", type=Path, required=True, help="directory of the program `guest`")
+    parser.add_argument("--image", type=Path, help="where its image is; its own default if not given")
+    parser.add_argument("--fio-seconds", type=int, default=200, help="of each of three mixes")
+    parser.add_argument("--work", type=Path, help="where to work; a temporary directory if not given")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Volumes: the Python side; the engine has tests of its own."""
