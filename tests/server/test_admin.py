@@ -110,6 +110,18 @@ async def test_each_refusal_is_one_sentence(http, running, method, path, body, s
     assert sentence in answer.json()["error"]
 
 
+async def test_reduction_of_a_prefix_and_why(http, running):
+    from element_store.types import Attributes
+
+    await running.store.create_view("reduced", Attributes())
+    await running.store.put("reduced", b"a/b", b"12345", Attributes())
+    await running.store.put("reduced", b"c", b"1", Attributes())
+    assert (await http.get("/api/v1/reduction", params={"scope": "/reduced/a/"})).json()["logical_bytes"] == 5
+    assert (await http.get("/api/v1/reduction")).json()["mode"] == "balanced"
+    found = (await http.get("/api/v1/why", params={"element": "/reduced/a/b"})).json()
+    assert [part["length"] for part in found["parts"]] == [5]
+
+
 async def test_status_names_pool_and_endpoints(http):
     answer = (await http.get("/api/v1/status")).json()
     assert (answer["phase"], answer["pool"]["code"], answer["endpoints"]["s3"]) == ("ready", "1+0", "http://127.0.0.1:9000")

@@ -84,6 +84,16 @@ def test_doctor_has_findings_with_levels(daemon):
     assert {"ok"} <= {finding["level"] for finding in findings} <= {"ok", "warning"}
 
 
+def test_reduction_and_why(daemon):
+    assert "mode balanced" in daemon.trefoil("reduction").stdout
+    found = answer(daemon.trefoil("reduction", "--json"))
+    gains = ("zero_bytes", "dedupe_gain_bytes", "similarity_gain_bytes", "compression_gain_bytes")
+    assert found["logical_bytes"] - sum(found[gain] for gain in gains) == found["stored_bytes"]
+    assert "no bucket nowhere" in daemon.trefoil("reduction", "/nowhere/x").stderr
+    refused = daemon.trefoil("why", "/nowhere/x")
+    assert (refused.returncode, refused.stderr) == (Exit.FAILED, "trefoil: there is no /nowhere/x\n")
+
+
 def test_check_recounts_what_the_pool_holds(daemon):
     assert daemon.trefoil("check").stdout == "the metadata are whole\n"
     assert "0 payloads read" in daemon.trefoil("check", "--content").stdout
