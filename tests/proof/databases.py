@@ -58,7 +58,12 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-k {self._sockets} -c listen_addresses= -c shared_buffers=16MB"
-        self._run("pg_ctl", "-D", self._data, "-w", "-t", str(START_SECONDS_MAX), "-l", self._sockets / "log", "-o", options, "start")
+        log = self._sockets / "log"
+        try:
+            self._run("pg_ctl", "-D", self._data, "-w", "-t", str(START_SECONDS_MAX), "-l", log, "-o", options, "start")
+        except RuntimeError as error:
+            said = log.read_text(errors="replace")[-2000:] if log.exists() else "nothing"
+            raise RuntimeError(f"{error}; the server said: {said}") from None
 
     def bench(self, seconds: float, clients: int) -> subprocess.Popen[bytes]:
         argv = self._argv("pgbench", *self._where(), "-n", "-c", str(clients), "-T", str(int(seconds)))

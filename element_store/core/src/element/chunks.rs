@@ -19,6 +19,25 @@ pub fn chunk(rows: &dyn Rows, id: u64) -> Result<Option<ChunkRow>> {
     rows.get(&keys::chunk(id))?.map(|bytes| ChunkRow::decode(&bytes)).transpose()
 }
 
+/// Chunks that lie in a payload, found without its directory: looks at every chunk of the pool.
+pub fn within(rows: &dyn Rows, payload: &Location) -> Result<Vec<(u64, ChunkRow)>> {
+    let end = u64::from(payload.offset) + u64::from(payload.length);
+    let lies = |row: &ChunkRow| {
+        let place = &row.location;
+        (place.segment, place.shard) == (payload.segment, payload.shard) && place.offset >= payload.offset && u64::from(place.offset) < end
+    };
+    let (from, to) = keys::table(keys::CHUNK);
+    let mut found = Vec::new();
+    for row in rows.range(&from, &to, false) {
+        let (key, value) = row?;
+        let row = ChunkRow::decode(&value)?;
+        if lies(&row) {
+            found.push((keys::id_of(&key), row));
+        }
+    }
+    Ok(found)
+}
+
 pub fn encode_page(entries: &[PageEntry]) -> Vec<u8> {
     let mut writer = begin(0);
     page::encode(entries, &mut writer);

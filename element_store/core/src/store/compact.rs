@@ -11,7 +11,7 @@ use super::packs::{self, KIND_PACK};
 use super::reduce::Taken;
 use crate::element::rows::{ChunkRow, ExtentRow, LandedRow, Placement};
 use crate::element::{Rows, chunks, content, keys};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::meta::decode_counter;
 use crate::segment::{Class, ScannedPayload, SegmentLayout};
 
@@ -99,7 +99,10 @@ impl Core {
                 }
             }
             KIND_PACK => {
-                let pack = self.read_pack(&payload.location, &payload.header)?;
+                let pack = match self.read_pack(&payload.location, &payload.header) {
+                    Err(Error::Damaged(_)) => return self.take_along_damaged(&snapshot, payload, load),
+                    pack => pack?,
+                };
                 for (id, range) in packs::directory(&pack)? {
                     let named = |row: &ChunkRow| row.location == packs::place(&payload.location, &range);
                     if let Some(row) = chunks::chunk(&snapshot, id)?.filter(named) {
@@ -109,6 +112,16 @@ impl Core {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Of a pack that a crash tore no chunk is named; of one that is damaged, each chunk has a checksum of its own.
+    fn take_along_damaged(&self, rows: &dyn Rows, payload: &ScannedPayload, load: &mut Load) -> Result<()> {
+        for (id, row) in chunks::within(rows, &payload.location)? {
+            let bytes = self.segments.read(&row.location, 0..row.location.length, row.checksum)?;
+            load.bytes += bytes.len();
+            load.chunks.push((id, row, bytes));
         }
         Ok(())
     }

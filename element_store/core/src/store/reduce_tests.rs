@@ -299,6 +299,29 @@ fn each_mode_gives_back_what_it_took() {
     }
 }
 
+/// What a crash left of an append is like this: a pack that cannot be read and that no row names. Scrubs called it lost, as its directory might have
+/// named anything.
+#[test]
+fn a_pack_that_cannot_be_read_is_lost_only_if_a_row_names_a_chunk_of_it() {
+    let world = World::balanced();
+    world.put("kept", &noise(9, 900_000));
+    world.reduce();
+    world.put("gone", &noise(10, 900_000));
+    world.reduce();
+    let parts = world.store.why("v", b"gone").unwrap();
+    let row = chunks::chunk(&world.store.core.snapshot(), parts[0].chunk).unwrap().unwrap();
+    world.flip(&row, 3);
+    assert!(world.store.scrub().unwrap()["unrecoverable"] > 0);
+    world.delete("gone");
+    world.reduce();
+    let kept = world.store.why("v", b"kept").unwrap();
+    assert!(
+        kept.iter().any(|part| part.segment == row.location.segment),
+        "the segment is still there"
+    );
+    assert_eq!(world.store.scrub().unwrap()["unrecoverable"], 0);
+}
+
 /// Damage of a reference past the code is damage of every element that needs it, never wrong bytes; within the code it is repaired.
 #[test]
 fn a_damaged_reference_is_repaired_or_reported_by_each_that_needs_it() {

@@ -293,10 +293,10 @@ impl Store {
         }
     }
 
-    /// Does a chunk of it live? One whose directory cannot be read may have any.
+    /// Does a chunk of it live? A pack that a crash tore cannot be read, but neither does a row name it.
     fn is_pack_in_use(&self, rows: &dyn Rows, payload: &ScannedPayload) -> bool {
         let Ok(pack) = self.core.read_pack(&payload.location, &payload.header) else {
-            return true;
+            return chunks::within(rows, &payload.location).map_or(true, |found| !found.is_empty());
         };
         let named = |(id, range): &(u64, std::ops::Range<usize>)| {
             let place = packs::place(&payload.location, range);
