@@ -56,6 +56,10 @@ class Postgres:
         self._run("pgbench", *self._where(), "-i", "-q", "-s", str(PGBENCH_SCALE))
         self.ask("CREATE TABLE witness (number int PRIMARY KEY)")
 
+    def forget_process(self) -> None:
+        """After power loss no process of before runs. On this machine its number may be one that is in use, or that nobody has waited for yet."""
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+
     def start(self) -> None:
         options = f"-k {self._sockets} -c listen_addresses= -c shared_buffers=16MB"
         log = self._sockets / "log"

@@ -104,6 +104,7 @@ def _judge(devices: Sequence[Path], place: Path, notes: dict[str, Acknowledged],
     root = place / "state-mount" / BUCKET
     server = Postgres(root / "pg")
     try:
+        server.forget_process()
         server.start()
         rows = [int(row) for row in server.ask("SELECT number FROM witness ORDER BY number").split()]
         faults = server.faults() + row_faults("PostgreSQL", rows, notes["PostgreSQL"].by(cut.before_ns))
