@@ -467,7 +467,7 @@ fn lying_drives_are_found_out() {
 #[test]
 #[ignore = "minutes"]
 fn acknowledged_changes_survive_many_power_cuts() {
-    for seed in 100..130 {
+    for seed in 100..145 {
         World::new(seed, 3 + seed as usize % 4, code(2, 1)).live(25);
         World::new(seed, 3 + seed as usize % 4, code(2, 1)).versioned().live(25);
     }
