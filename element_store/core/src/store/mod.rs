@@ -399,15 +399,13 @@ impl Store {
         match source {
             Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => {
                 match space.and_then(|space| self.core.assemble_staged(space, extents)) {
-                    Ok((hidden, size)) => {
-                        let element = hidden.element();
+                    Ok(hidden) => {
+                        let origin = hidden.origin();
                         let done: Done<T> = Box::new(move |result| {
                             drop(hidden);
                             done(result);
                         });
-                        self.core
-                            .committer
-                            .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+                        self.core.committer.submit(0, rows, done, move |tx| name(tx, origin));
                     }
                     Err(error) => done(Err(error)),
                 }
