@@ -57,10 +57,10 @@ pub fn shrink(tx: &mut Transaction, inode: u64, size: u64) -> Result<bool> {
     if row.size <= size {
         return Ok(true);
     }
-    let (from, to) = (keys::mapping(inode, 0), keys::mapping(inode, u64::MAX));
+    let (from, to) = (keys::mapping(inode, size + 1), keys::mapping(inode, u64::MAX));
     let last = tx.get_range(&from, &to, CUT_RUNS_MAX, true)?;
     let reached = match last.last() {
-        Some((key, _)) if last.len() == CUT_RUNS_MAX => keys::offset_of(key).max(size),
+        Some((key, value)) if last.len() == CUT_RUNS_MAX => content::run_of(key, value)?.offset.max(size),
         _ => size,
     };
     content::cut(tx, inode, reached, row.size, usize::MAX)?;

@@ -406,10 +406,10 @@ pub fn resize(tx: &mut Transaction, id: VolumeId, size: u64, runs_max: usize) ->
     }
     settle_row(tx, element, &mut row)?;
     renew(tx, element, &mut row)?;
-    let (from, to) = (keys::mapping(element, size), keys::mapping(element, u64::MAX));
+    let (from, to) = (keys::mapping(element, size + 1), keys::mapping(element, u64::MAX));
     let last = tx.get_range(&from, &to, runs_max, true)?;
     let reached = match last.last() {
-        Some((key, _)) if last.len() == runs_max => whole_blocks(keys::offset_of(key), mark.block_bytes).max(size),
+        Some((key, value)) if last.len() == runs_max => whole_blocks(content::run_of(key, value)?.offset, mark.block_bytes).max(size),
         _ => size,
     };
     if reached < row.size {
