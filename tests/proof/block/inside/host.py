@@ -96,6 +96,8 @@ def fio(device: str, seconds: int) -> str:
             f"--bsrange={sizes}",
             "--blockalign=512" if sizes.startswith("512") else "--blockalign=4k",
             f"--iodepth={depth}",
+            # Of two writes under way to one place nobody knows which is the last.
+            "--serialize_overlap=1",
             "--verify=crc32c",
             "--verify_backlog=512",
             "--size=48m",

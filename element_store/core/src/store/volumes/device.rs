@@ -42,7 +42,7 @@ impl Core {
     fn change_volume<T: Send + 'static>(self: &Arc<Self>, state: Arc<State>, mut change: Change<T>, done: Done<T>) {
         let promise = match change.durable {
             true => Promise::Durable,
-            false => Promise::Lazy(change.staged.as_ref().and_then(|staged| staged.flush(self))),
+            false => Promise::Written(change.staged.as_ref().and_then(|staged| staged.flush(self))),
         };
         let (payload, rows) = (change.payload, change.rows);
         let (core, again) = (self.clone(), state.clone());
