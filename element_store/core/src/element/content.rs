@@ -64,13 +64,21 @@ pub fn run_of(key: &[u8], value: &[u8]) -> Result<Run> {
     })
 }
 
-/// Whole runs that touch [start, stop), in order, read as they are asked for.
+/// Whole runs that touch [start, stop), in order, read as they are asked for. What comes after one that reaches `stop` is not looked for: it may be far, with
+/// rows that are gone in between.
 pub fn each_run(rows: &dyn Rows, element: u64, start: u64, stop: u64) -> impl Iterator<Item = Result<Run>> + '_ {
     // No run is longer than an extent.
     let (from, to) = (start.saturating_add(1), stop.saturating_add(EXTENT_BYTES_MAX as u64));
-    rows.range(&keys::mapping(element, from), &keys::mapping(element, to), false)
-        .map(|row| row.and_then(|(key, value)| run_of(&key, &value)))
-        .take_while(move |run| run.as_ref().map_or(true, |run| run.offset < stop))
+    let mut found = rows.range(&keys::mapping(element, from), &keys::mapping(element, to), false);
+    let mut reached = start;
+    std::iter::from_fn(move || {
+        if reached >= stop {
+            return None;
+        }
+        let run = found.next()?.and_then(|(key, value)| run_of(&key, &value));
+        reached = run.as_ref().map_or(stop, Run::end);
+        Some(run).filter(|run| run.as_ref().map_or(true, |run| run.offset < stop))
+    })
 }
 
 /// The same, at most `limit`.

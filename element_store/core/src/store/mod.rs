@@ -4,9 +4,9 @@
 //! durable before it is acknowledged or seen, and nothing is reused before the commit that gives it up and the last reader that could know it.
 //! `docs/CONCURRENCY.md` names the threads and locks, `docs/DURABILITY.md` says when what is safe.
 
-mod chunk_cache;
 pub mod commit;
 mod compact;
+mod content_cache;
 pub mod digest;
 pub mod drives;
 mod files;
@@ -67,8 +67,8 @@ use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
 use crate::segment::{ReclaimToken, Segments};
-use chunk_cache::ChunkCache;
 use commit::{Committer, Rank};
+use content_cache::ContentCache;
 use guard::Guard;
 use landing::Holds;
 use reducer::Reducer;
@@ -122,8 +122,9 @@ pub(crate) struct Core {
     upkeep_counters: UpkeepCounters,
     reduction_counters: ReductionCounters,
     reducer: Mutex<Reducer>,
-    base_cache: ChunkCache,
-    chunk_cache: ChunkCache,
+    base_cache: ContentCache,
+    /// Of what was read in part: the next read often wants the rest.
+    part_cache: ContentCache,
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
     content_locks: files::ContentLocks,

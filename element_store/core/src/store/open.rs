@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing is formatted where a pool may have been: neither beside members of a pool, nor under a state directory that knows one.
 
-use super::chunk_cache::{self, ChunkCache};
 use super::commit::{self, Clock, Committer, Rank};
+use super::content_cache::{self, ContentCache};
 use super::drives::PoolDrives;
 use super::guard::Guard;
 use super::landing::Holds;
@@ -179,8 +179,8 @@ impl Store {
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),
             reducer: Mutex::new(Reducer::new(&pool.secret, options.reduction)),
-            base_cache: ChunkCache::new(chunk_cache::BASE_BYTES_MAX),
-            chunk_cache: ChunkCache::new(chunk_cache::CHUNK_BYTES_MAX),
+            base_cache: ContentCache::new(content_cache::BASE_BYTES_MAX),
+            part_cache: ContentCache::new(content_cache::part_bytes_max()),
             checkpointed: Mutex::new(Checkpointed {
                 manifest: root.manifest,
                 generation: root.generation,

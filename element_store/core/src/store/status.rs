@@ -232,7 +232,7 @@ impl Store {
                 nanoseconds as f64 / 1e9,
             ));
         }
-        for (cache, found) in [("base", &core.base_cache), ("chunk", &core.chunk_cache)] {
+        for (cache, found) in [("base", &core.base_cache), ("part", &core.part_cache)] {
             metrics.push((format!("{cache}_cache_bytes"), found.bytes() as f64));
             metrics.push((format!("{cache}_cache_hits_total"), load(&found.hits) as f64));
             metrics.push((format!("{cache}_cache_misses_total"), load(&found.misses) as f64));
