@@ -14,7 +14,7 @@ use crate::meta::decode_counter;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of one extent that are looked at to see whether they are all that names it.
-const ALONE_RUNS_MAX: usize = 256;
+const ALONE_RUNS_MAX: usize = 64;
 
 /// Bytes of an element in one run from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -126,8 +126,11 @@ impl Core {
     }
 
     fn put_down(&self, load: Load) -> Result<()> {
-        let (whole, fragments) = merge::fragments(load.extents);
-        // They wait for what their blocks become.
+        // Fragments wait for what their blocks become, unless landing may find no room.
+        let (whole, fragments) = match self.is_space_short() {
+            true => (load.extents, Vec::new()),
+            false => merge::fragments(load.extents),
+        };
         self.land_again(fragments)?;
         self.reduce_whole(whole)?;
         if load.chunks.is_empty() {

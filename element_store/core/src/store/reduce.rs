@@ -32,7 +32,7 @@ const STEP_ROWS: usize = 2048;
 /// Rows that one look passes by, those that wait included.
 const LOOKED_ROWS_MAX: usize = 8192;
 /// Of a block that is exchanged, with what is left of the extents that it had parts of; and of each run that it takes the place of.
-const BLOCK_ROWS_BYTES: usize = 2048;
+const BLOCK_ROWS_BYTES: usize = 4096;
 const RUN_BYTES: usize = 512;
 /// Rows that one transaction of the swap may write, estimated.
 const SWAP_BYTES: usize = 96 << 10;
