@@ -11,7 +11,7 @@ use super::transaction::{Taken, Transaction};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
 use crate::meta::decode_counter;
-use crate::reduction::Cutting;
+use crate::reduction::{Cutting, Mode};
 use std::collections::HashMap;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
@@ -36,12 +36,12 @@ pub struct Run {
 }
 
 impl Run {
-    fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.offset + u64::from(self.length)
     }
 
     /// The part of this run that lies in [start, stop).
-    fn clip(&self, start: u64, stop: u64) -> Option<Run> {
+    pub fn clip(&self, start: u64, stop: u64) -> Option<Run> {
         let (from, to) = (self.offset.max(start), self.end().min(stop));
         (from < to).then(|| Run {
             offset: from,
@@ -116,7 +116,7 @@ pub fn block_checksums(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks(CHECKSUM_BLOCK).map(checksum).collect()
 }
 
-fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
+pub(super) fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
     tx.count_mapped(element, i64::from(run.length));
     tx.put_mapping(
         element,
@@ -161,12 +161,13 @@ impl Spot {
         }
     }
 
-    fn landed(&self, extent: u64) -> LandedRow {
+    fn landed(&self, extent: u64, mode: Option<Mode>) -> LandedRow {
         LandedRow {
             element: self.element,
             offset: self.offset,
             cutting: self.cutting,
             extent,
+            mode,
         }
     }
 }
@@ -185,7 +186,7 @@ pub(super) fn land(tx: &mut Transaction, spot: Spot, bytes: &[u8]) -> Result<()>
             },
         },
     )?;
-    tx.put(keys::landed_journal(position), spot.landed(id).encode())?;
+    tx.put(keys::landed_journal(position), spot.landed(id, tx.landing_mode).encode())?;
     map(
         tx,
         spot.element,
@@ -212,7 +213,7 @@ pub fn append(tx: &mut Transaction, spot: Spot, extents: Vec<(u64, ExtentRow)>) 
     extents.into_iter().try_fold(spot.offset, |offset, (id, row)| {
         if let Placement::Raw { location, .. } = &row.placement {
             tx.occupy(location);
-            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id).encode())?;
+            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id, tx.landing_mode).encode())?;
         }
         tx.put_extent(id, &row)?;
         map(

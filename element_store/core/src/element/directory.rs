@@ -5,7 +5,7 @@
 
 use super::rows::{ElementRow, EntryRow, Kind, plain_bytes};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, path, snapshots};
+use super::{Rows, aside, keys, modes, path, snapshots};
 use crate::error::{Error, Result};
 use crate::meta::RangeIter;
 
@@ -71,6 +71,7 @@ pub fn make(tx: &mut Transaction, parent: u64, name: &[u8], mut row: ElementRow)
     if parent != keys::ROOT {
         let above = path::element(tx, parent)?;
         row.aside = above.aside || aside::is_misfit(&above, name);
+        modes::inherit(&above, &mut row.attributes);
     }
     (row.parent, row.detail) = (parent, name.to_vec());
     tx.put_element(id, row)?;

@@ -9,7 +9,7 @@ use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, R
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, aside, directory, keys, metadata, snapshots, versions, volumes};
+use super::{Rows, aside, directory, keys, metadata, modes, snapshots, versions, volumes};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -274,11 +274,17 @@ pub(super) fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
 
 /// Whose the new element is, and whose and what directories its key makes: as files do it where a directory hands its group on.
 fn own(rows: &dyn Rows, walk: &Walk, old: Option<&(u64, ElementRow)>, attributes: &mut Attributes, naming: &Naming) -> Result<Implied> {
+    let above = path::element(rows, walk.parent())?;
+    attributes.xattrs.remove(modes::MARK);
+    modes::inherit(&above, attributes);
+    if let Some(mark) = old.and_then(|(_, old)| old.attributes.xattrs.get(modes::MARK)) {
+        attributes.xattrs.insert(modes::MARK.into(), mark.clone());
+    }
     if let Some((_, old)) = old.filter(|_| naming.inherit) {
         metadata::inherit(&old.attributes, attributes);
         return Ok(Implied::by(naming.directory_mode, attributes));
     }
-    let above = path::element(rows, walk.parent())?.attributes;
+    let above = above.attributes;
     let hands_on = above.mode & SET_GID;
     if hands_on != 0 {
         attributes.gid = above.gid;

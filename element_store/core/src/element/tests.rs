@@ -270,6 +270,7 @@ fn rows_read_back_as_written() {
         offset: 1 << 40,
         cutting: Cutting::Aligned,
         extent: 9,
+        mode: Some(crate::reduction::Mode::Fast),
     };
     assert_eq!(LandedRow::decode(&landed.encode()).unwrap(), landed);
     for placement in [

@@ -12,6 +12,7 @@ use crate::filesystem::Errno;
 use crate::filesystem::news::{Hub, News, Origin};
 use crate::journal::Filling;
 use crate::meta::{RangeIter, Txn};
+use crate::reduction::Mode;
 use crate::segment::Location;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -72,6 +73,8 @@ pub struct Transaction<'a> {
     live: HashMap<u64, i64>,
     /// Change of mapped bytes, by element.
     mapped: HashMap<u64, i64>,
+    /// How what it lands is to be reduced, where its element does not say.
+    pub landing_mode: Option<Mode>,
     /// In whose name it changes what it changes.
     pub origin: Origin,
     /// `None`: nobody listens.
@@ -147,6 +150,7 @@ impl<'a> Transaction<'a> {
             unopened: Vec::new(),
             live: HashMap::new(),
             mapped: HashMap::new(),
+            landing_mode: None,
             origin: 0,
             news: shared.news.is_heard().then(Vec::new),
             spaces: shared.spaces(),
@@ -419,6 +423,11 @@ impl<'a> Transaction<'a> {
 
     pub fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.rows.get(key)
+    }
+
+    /// All rows as they lie.
+    pub fn raw_view(&self) -> &dyn Rows {
+        &self.rows
     }
 
     fn versioned(&self) -> Versioned<'_> {

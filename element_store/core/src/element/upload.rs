@@ -7,7 +7,7 @@ use super::info::{Digests, ElementInfo, Terms, UploadInfo, UploadedPart, hex};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, Etag, PartRow, UploadRow};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, path};
+use super::{Rows, aside, keys, modes, path};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -126,6 +126,8 @@ pub fn put_part(
         .and_then(|md5| md5.try_into().ok())
         .ok_or_else(|| Error::Invalid("a part needs an md5 of 16 bytes".into()))?;
     let (upload, _, _) = find(tx, view, key, id)?;
+    let directory = path::walk(tx, path::view_id(tx, view)?, key)?.parent();
+    tx.landing_mode = modes::above(tx, directory)?;
     let old = part(tx, upload, number)?;
     let element = match origin {
         Origin::Hidden { element, .. } => element,

@@ -5,7 +5,7 @@
 
 use super::Core;
 use super::content_cache::Key;
-use super::reducer::joined;
+use super::reducer::draft::joined;
 use crate::device::recycled::Recycled;
 use crate::element::info::ElementInfo;
 use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Piece, Placement};
@@ -34,6 +34,7 @@ pub struct Content {
 impl Content {
     /// Raises NotFound, Damaged.
     pub(super) fn open(core: &Arc<Core>, view: &str, key: &[u8], version: Option<u64>) -> Result<Self> {
+        core.note_read();
         loop {
             let inside = core.guard.enter();
             let snapshot = core.snapshot();
@@ -101,6 +102,7 @@ impl Pinned {
     }
 
     fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        self.core.note_read();
         let _inside = self.core.guard.enter();
         // If files change the element, a copy is made and seen before the pin leads to it: the same answer before and after names what this snapshot has.
         loop {
@@ -122,6 +124,10 @@ impl Drop for Pinned {
 }
 
 impl Core {
+    pub(super) fn note_read(&self) {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a change that saw no pin is seen here.
     fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<(Pinned, ElementInfo)>> {
         let Some(pin) = Pinned::new(self, id) else {

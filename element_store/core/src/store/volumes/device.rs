@@ -238,6 +238,7 @@ impl BlockDevice for Device {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> block::Result<()> {
         into.fill(0);
+        self.core.note_read();
         let _inside = self.core.guard.enter();
         let snapshot = self.core.snapshot();
         volumes::reach(&snapshot, &self.state.target, offset, into.len() as u64)
