@@ -86,6 +86,12 @@ async def delete_snapshot(daemon: CurrentDaemon, path: str, name: str) -> dict[s
         return {"deleted": name, "clones": await daemon.store.snapshots.delete(path.encode(), name)}
     except NotFound as error:
         raise _absent(error, path, name) from None
+    except Conflict as error:
+        if str(error) != "attached":
+            raise
+        raise HTTPException(
+            409, f"hosts have a volume of {name} attached; disconnect them, or `trefoil volume delete VOLUME@{name} --force`"
+        ) from None
 
 
 @router.post("/snapshots/protect")

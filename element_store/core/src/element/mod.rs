@@ -24,6 +24,7 @@ pub mod path;
 pub mod rows;
 pub mod shared;
 pub mod snapshot_directory;
+pub mod snapshot_paths;
 pub mod snapshot_work;
 pub mod snapshots;
 pub mod space;

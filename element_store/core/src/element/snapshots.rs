@@ -6,6 +6,7 @@
 use super::file_names::{claim_directory, is_at_or_above, refuse_aside, succeed};
 use super::files::{as_directory, check_name, find, growing_row};
 use super::rows::{ElementRow, Kind};
+use super::snapshot_paths::Place;
 use super::snapshot_work;
 use super::space::{Origin, SpaceRow};
 use super::transaction::Transaction;
@@ -322,61 +323,6 @@ pub(super) fn aliased(rows: &dyn Rows, alias: &str) -> Result<Option<u64>> {
     }
 }
 
-/// What a path of files leads to: (its directory, how that spells it, the element).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub directory: u64,
-    pub spelled: Vec<u8>,
-    pub element: u64,
-}
-
-fn steps(path: &[u8]) -> Vec<&[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect()
-}
-
-fn no_path() -> Error {
-    Error::NotFound("path".into())
-}
-
-fn step(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Place> {
-    check_name(name).map_err(|_| no_path())?;
-    let (element, spelled) = find(rows, directory, name)?.ok_or_else(no_path)?;
-    Ok(Place {
-        directory,
-        spelled,
-        element,
-    })
-}
-
-/// Raises NotFound("path").
-pub fn resolve(rows: &dyn Rows, path: &[u8]) -> Result<Place> {
-    let (mut at, mut found) = (keys::ROOT, None);
-    for name in steps(path) {
-        let place = step(rows, at, name)?;
-        at = place.element;
-        found = Some(place);
-    }
-    found.ok_or_else(no_path)
-}
-
-/// What lay at a path when a snapshot of it, or of anything above it, was taken. Raises NotFound("path"), NotFound("snapshot").
-pub fn resolve_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
-    let names = steps(path);
-    let mut at = keys::ROOT;
-    for (depth, name_here) in names.iter().enumerate() {
-        at = step(rows, at, name_here)?.element;
-        let seen = match lineage_of(rows, at)?.map(|lineage| get(rows, lineage, name)) {
-            Some(Ok(info)) if keys::number_of(info.row.root) == keys::number_of(at) => info.row.root,
-            Some(Err(error)) if !matches!(error, Error::NotFound(_)) => return Err(error),
-            _ => continue,
-        };
-        return names[depth + 1..]
-            .iter()
-            .try_fold(seen, |at, name| Ok(step(rows, at, name)?.element));
-    }
-    Err(absent())
-}
-
 /// Writable at once, sharing everything: of an element of a snapshot, or of one as it is now. Raises Invalid, Conflict, NotFound.
 pub fn clone(tx: &mut Transaction, source: u64, directory: u64, name: &[u8]) -> Result<u64> {
     let space = keys::space_of(source);
@@ -522,7 +468,7 @@ pub struct Removed {
     pub clones: Vec<u64>,
 }
 
-/// Its names go at once; what only it saw is freed by a job. Raises NotFound("snapshot"), Conflict if it is protected or a part of another.
+/// Its names go at once; what only it saw is freed by a job. Raises NotFound("snapshot"), Conflict if it is protected, a part of another, or attached.
 pub fn delete(tx: &mut Transaction, lineage: u64, name: &str) -> Result<Removed> {
     let info = get(tx, lineage, name)?;
     if !info.row.is_top {
@@ -540,6 +486,7 @@ pub fn delete(tx: &mut Transaction, lineage: u64, name: &str) -> Result<Removed>
         .values()
         .copied()
         .collect();
+    volumes::images::gone(tx, &images)?;
     let mut removed = Removed::default();
     for image in images {
         let row = tx.spaces().known(image)?.row.clone();

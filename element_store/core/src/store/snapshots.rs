@@ -5,6 +5,7 @@
 
 use super::commit::Rank;
 use super::{Core, Store, wait};
+use crate::element::snapshot_paths;
 use crate::element::snapshot_work::{self, DROP, Held, Step};
 use crate::element::snapshots::{self, Removed, Request, SnapshotInfo};
 use crate::element::space::{Origin, Space};
@@ -94,7 +95,7 @@ impl Store {
             is_automatic: false,
         };
         self.change_spaces(move |tx| {
-            let place = snapshots::resolve(tx, &request.path)?;
+            let place = snapshot_paths::resolve(tx, &request.path)?;
             snapshots::take(tx, place.element, &request)
         })
     }
@@ -105,7 +106,7 @@ impl Store {
             let lineage = match path {
                 None => None,
                 Some(path) => {
-                    let element = snapshots::resolve(view, path)?.element;
+                    let element = snapshot_paths::resolve(view, path)?.element;
                     Some(snapshots::lineage_of(view, element)?.ok_or_else(|| Error::NotFound("snapshot".into()))?)
                 }
             };
@@ -139,13 +140,13 @@ impl Store {
 
     /// Found by what lies at the path, or by what lay there once. Raises NotFound("snapshot").
     pub fn snapshot(&self, path: &[u8], name: &str) -> Result<SnapshotInfo> {
-        self.look_at_spaces(|view| find(view, path, name))
+        self.look_at_spaces(|view| snapshot_paths::find(view, path, name))
     }
 
     /// What it alone holds; with `older`, what goes if all older ones go too.
     pub fn snapshot_space(&self, path: &[u8], name: &str, older: bool) -> Result<Held> {
         self.look_at_spaces(|view| {
-            let info = find(view, path, name)?;
+            let info = snapshot_paths::find(view, path, name)?;
             let image = view.spaces().known(keys::space_of(info.row.root))?;
             let members = image.members.values().filter_map(|id| view.spaces().get(*id));
             let origins: Vec<(&Space, Origin)> = members
@@ -174,13 +175,13 @@ impl Store {
         let (source, snapshot, target) = (source.to_vec(), snapshot.map(str::to_owned), target.to_vec());
         self.change_spaces(move |tx| {
             let element = match &snapshot {
-                Some(name) => seen_at(tx, &source, name)?,
-                None => snapshots::resolve(tx, &source)?.element,
+                Some(name) => snapshot_paths::seen_at(tx, &source, name)?,
+                None => snapshot_paths::resolve(tx, &source)?.element,
             };
             let (above, name) = split(&target)?;
             let directory = match above.iter().all(|byte| *byte == b'/') {
                 true => keys::ROOT,
-                false => snapshots::resolve(tx, above)?.element,
+                false => snapshot_paths::resolve(tx, above)?.element,
             };
             snapshots::clone(tx, element, directory, name)
         })
@@ -198,7 +199,7 @@ impl Store {
             },
         );
         let kept = self.change_spaces(move |tx| {
-            let place = snapshots::resolve(tx, &request.path)?;
+            let place = snapshot_paths::resolve(tx, &request.path)?;
             snapshots::restore(tx, &place, &name, &request)
         })?;
         self.core.wake_upkeep();
@@ -221,14 +222,6 @@ impl Store {
     }
 }
 
-/// What a snapshot shows at a path, also if nothing is there now but a snapshot was taken of just that.
-fn seen_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
-    match snapshots::resolve_at(rows, path, name) {
-        Err(Error::NotFound(_)) => find(rows, path, name).map(|info| info.row.root),
-        found => found,
-    }
-}
-
 /// (what is above, name). Raises Invalid.
 fn split(path: &[u8]) -> Result<(&[u8], &[u8])> {
     let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -238,26 +231,4 @@ fn split(path: &[u8]) -> Result<(&[u8], &[u8])> {
         return Err(Error::Invalid("a clone needs a path of its own".into()));
     }
     Ok((above, name))
-}
-
-fn find(rows: &dyn Rows, path: &[u8], name: &str) -> Result<SnapshotInfo> {
-    let here = match snapshots::resolve(rows, path) {
-        Ok(place) => snapshots::lineage_of(rows, place.element)?,
-        Err(Error::NotFound(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let found = here.map(|lineage| snapshots::get(rows, lineage, name));
-    if let Some(Ok(info)) = found {
-        return Ok(info);
-    }
-    let trimmed = |path: &[u8]| {
-        path.split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .map(<[u8]>::to_vec)
-            .collect::<Vec<_>>()
-    };
-    let past = snapshots::list(rows, None)?;
-    past.into_iter()
-        .find(|info| info.name == name && trimmed(&info.row.path) == trimmed(path))
-        .ok_or_else(|| Error::NotFound("snapshot".into()))
 }
