@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from server.cli.output import Json, State, Url, client, human_bytes, print_json, print_table
+from server.client import AdminClient
 from server.errors import UserError
 
 app = typer.Typer(name="snapshot", help="Take, list, delete and restore snapshots; keep them by schedule.", no_args_is_help=True)
@@ -16,6 +17,8 @@ schedule = typer.Typer(name="schedule", help="Snapshots that are taken and delet
 app.add_typer(schedule)
 Path = Annotated[str, typer.Argument(help="/BUCKET or a path in it.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="The snapshot's name.", show_default=False)]
+SPLIT = "split"
+"""Instead of a source; a bucket of that name is /split."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -109,7 +112,7 @@ def restore(
     state: State = None,
     url: Url = None,
 ) -> None:
-    """Make a bucket or a clone what it was; what it is now is kept as another snapshot."""
+    """Make a bucket, a directory or a file what it was; what it is now is kept as another snapshot."""
     kept = client(state, url).post("/api/v1/snapshots/restore", {"path": path, "name": name, "undo": undo})
     if json_output:
         print_json(kept)
@@ -165,7 +168,10 @@ def clone(
     state: State = None,
     url: Url = None,
 ) -> None:
-    """Make a writable copy of a bucket, directory or file that shares its content."""
+    """Make a writable copy of a bucket, directory or file that shares its content; or `clone split PATH`: give one rows of its own."""
+    if source == SPLIT:
+        _split(target, json_output, client(state, url))
+        return
     path, at, name = source.rpartition("@")
     asked = {"source": path if at else source, "snapshot": name if at else None, "target": target}
     made = client(state, url).post("/api/v1/clones", asked)
@@ -173,6 +179,14 @@ def clone(
         print_json(made)
     else:
         typer.echo(f"{made['path']} is a clone of {source}")
+
+
+def _split(path: str, json_output: bool, admin: AdminClient) -> None:
+    begun = admin.post("/api/v1/clones/split", {"path": path})
+    if json_output:
+        print_json(begun)
+    else:
+        typer.echo(f"{begun['path']} gets rows of its own in the background; `trefoil snapshot list` says how far it is")
 
 
 def _kept(keep: dict[str, int]) -> str:

@@ -42,6 +42,10 @@ class NewClone(Request):
     """None: of what is there now."""
 
 
+class Clone(Request):
+    path: str
+
+
 class NewSchedule(Request):
     path: str
     keep: Schedule
@@ -109,7 +113,15 @@ async def restore_snapshot(daemon: CurrentDaemon, asked: Restore) -> dict[str, A
     try:
         return _shown(await daemon.store.snapshots.restore(asked.path.encode(), asked.name, undo=undo))
     except NotFound as error:
+        if str(error) == "path":
+            raise HTTPException(404, f"nothing is at {asked.path} now; trefoil clone {asked.path}@{asked.name} {asked.path}") from None
         raise _absent(error, asked.path, asked.name) from None
+    except Conflict as error:
+        what = {
+            "attached": f"hosts have a volume in {asked.path} attached; disconnect them first",
+            "snapshot": f"there is a snapshot {undo} already",
+        }
+        raise HTTPException(409, what.get(str(error), str(error))) from None
 
 
 @router.get("/snapshots/backlog")
@@ -127,6 +139,15 @@ async def create_clone(daemon: CurrentDaemon, new: NewClone) -> dict[str, Any]:
     except Conflict:
         raise HTTPException(409, f"{new.target} exists already") from None
     return {"path": spelled(new.target), "element": element}
+
+
+@router.post("/clones/split", status_code=202)
+async def split_clone(daemon: CurrentDaemon, clone: Clone) -> dict[str, Any]:
+    try:
+        await daemon.store.snapshots.split(clone.path.encode())
+    except NotFound as error:
+        raise _absent(error, clone.path, "") from None
+    return {"path": spelled(clone.path)}
 
 
 @router.get("/snapshots/schedules")

@@ -143,6 +143,7 @@ def test_a_snapshot_of_a_volume_is_a_namespace_that_only_reads(place: Place):
         assert (host.read(image, 4096, 4096), host.read(nsid, 4096, 4096)) == (old, new)
         with pytest.raises(UserError, match="attached"):
             place.admin.delete("/api/v1/snapshots", path="/volumes", name="one")
+        host.say_goodbye()
     until(lambda: place.volume("volumes/disk@one")["handles"] == 0)
     place.daemon.kill()
     place.daemon.start()

@@ -44,6 +44,8 @@ def test_snapshots_and_clones(daemon):
     assert "protected until" in daemon.trefoil("snapshot", "list").stdout
     assert "protected until" in daemon.trefoil("snapshot", "protect", "/cli-snap", "before", "1h").stdout
     assert "before alone holds" in daemon.trefoil("snapshot", "space", "/cli-snap", "before").stdout
+    assert "/cli-clone gets rows of its own" in daemon.trefoil("clone", "split", "/cli-clone").stdout
+    assert "a clone that shares something" in daemon.trefoil("clone", "split", "/cli-snap").stderr
     daemon.trefoil("snapshot", "create", "/cli-snap", "gone")
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stdout == "deleted gone of /cli-snap\n"
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stderr == "trefoil: /cli-snap has no snapshot gone\n"

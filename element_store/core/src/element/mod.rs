@@ -21,6 +21,8 @@ pub mod listing;
 pub mod metadata;
 pub mod namespace;
 pub mod path;
+mod removed_trees;
+pub mod restore;
 pub mod rows;
 pub mod shared;
 pub mod snapshot_directory;
@@ -28,6 +30,7 @@ pub mod snapshot_paths;
 pub mod snapshot_work;
 pub mod snapshots;
 pub mod space;
+pub mod split;
 #[cfg(test)]
 mod tests;
 pub mod transaction;

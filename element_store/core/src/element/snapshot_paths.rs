@@ -48,9 +48,9 @@ fn resolve_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
     let mut at = keys::ROOT;
     for (depth, name_here) in names.iter().enumerate() {
         at = step(rows, at, name_here)?.element;
-        let seen = match snapshots::lineage_of(rows, at)?.map(|lineage| snapshots::get(rows, lineage, name)) {
-            Some(Ok(info)) if keys::number_of(info.row.root) == keys::number_of(at) => info.row.root,
-            Some(Err(error)) if !matches!(error, Error::NotFound(_)) => return Err(error),
+        let seen = match snapshots::get_any(rows, at, name) {
+            Ok(info) if keys::number_of(info.row.root) == keys::number_of(at) => info.row.root,
+            Err(error) if !matches!(error, Error::NotFound(_)) => return Err(error),
             _ => continue,
         };
         return names[depth + 1..]
@@ -60,27 +60,27 @@ fn resolve_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
     Err(Error::NotFound("snapshot".into()))
 }
 
-/// What a snapshot shows at a path, also if nothing is there now but a snapshot was taken of just that.
+/// What a snapshot shows at a path, also if nothing is there now but a snapshot was taken of just that. Raises NotFound("path"), NotFound("snapshot").
 pub fn seen_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
     match resolve_at(rows, path, name) {
-        Err(Error::NotFound(_)) => find(rows, path, name).map(|info| info.row.root),
+        Err(Error::NotFound(what)) => taken_of(rows, path, name)?.map(|info| info.row.root).ok_or(Error::NotFound(what)),
         found => found,
     }
 }
 
+/// A snapshot that was taken of what was called so.
+fn taken_of(rows: &dyn Rows, path: &[u8], name: &str) -> Result<Option<SnapshotInfo>> {
+    let past = snapshots::list(rows, None)?;
+    Ok(past
+        .into_iter()
+        .find(|info| info.name == name && steps(&info.row.path) == steps(path)))
+}
+
 /// Found by what lies at the path, or by what lay there once. Raises NotFound("snapshot").
 pub fn find(rows: &dyn Rows, path: &[u8], name: &str) -> Result<SnapshotInfo> {
-    let here = match resolve(rows, path) {
-        Ok(place) => snapshots::lineage_of(rows, place.element)?,
-        Err(Error::NotFound(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let found = here.map(|lineage| snapshots::get(rows, lineage, name));
-    if let Some(Ok(info)) = found {
-        return Ok(info);
+    let here = resolve(rows, path).and_then(|place| snapshots::get_any(rows, place.element, name));
+    match here {
+        Err(Error::NotFound(_)) => taken_of(rows, path, name)?.ok_or_else(|| Error::NotFound("snapshot".into())),
+        found => found,
     }
-    let past = snapshots::list(rows, None)?;
-    past.into_iter()
-        .find(|info| info.name == name && steps(&info.row.path) == steps(path))
-        .ok_or_else(|| Error::NotFound("snapshot".into()))
 }

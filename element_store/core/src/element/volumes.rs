@@ -16,7 +16,7 @@ pub use rows::{BLOCK_BYTES, Image, MARK, Mark, Place};
 
 use super::content::{self, Spot};
 use super::file_content::renew;
-use super::file_names::vanish;
+use super::file_names::{is_at_or_above, vanish};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, ElementRow, Etag, Kind};
 use super::transaction::Transaction;
@@ -234,12 +234,21 @@ fn places(rows: &dyn Rows) -> Result<Vec<(VolumeId, Place)>> {
 }
 
 /// Spaces, by lineage, are replaced by clones of snapshots of theirs: the volumes in them are the clones' from now on. One that the snapshot does not
-/// have, or has under another name, is none any more. Raises Conflict(ATTACHED).
-pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>) -> Result<()> {
+/// have, or has under another name, is none any more. `within`: only an element, or what lies below it. Raises Conflict(ATTACHED).
+pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>, within: Option<u64>) -> Result<()> {
     for Found { mark, place, mut row, .. } in list(tx)?.into_iter().filter(|found| found.place.image.is_none()) {
+        if let Some(within) = within
+            && place.element != within
+            && !is_below(tx, within, place.directory)?
+        {
+            continue;
+        }
         let Some(moved) = moved(tx, clones, place.element)? else { continue };
         refuse_attached(tx, place.element, &row)?;
-        let directory = self::moved(tx, clones, place.directory)?.unwrap_or(place.directory);
+        let directory = match within == Some(place.element) {
+            true => place.directory,
+            false => self::moved(tx, clones, place.directory)?.unwrap_or(place.directory),
+        };
         let named = path::entry(tx, directory, &place.name)?.map(|entry| entry.element);
         let old = tx.get(&keys::element(moved))?.map(|bytes| ElementRow::decode(&bytes)).transpose()?;
         let old = old.map(|row| Mark::of(&row)).transpose()?.flatten();
@@ -250,6 +259,11 @@ pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>) -> Res
         }
     }
     Ok(())
+}
+
+/// Is it that directory, or does it lie in it?
+fn is_below(rows: &dyn Rows, above: u64, directory: u64) -> Result<bool> {
+    Ok(path::element(rows, above)?.kind == Kind::Directory && is_at_or_above(rows, above, directory)?)
 }
 
 /// The same element in the clone of its space, if that is replaced.
