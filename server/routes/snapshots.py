@@ -10,8 +10,9 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from element_store.types import Conflict, NotFound, Snapshot
+from server.hooks import HookFailed, Hooks, about
 from server.routes.context import CurrentDaemon
-from server.snapshots import Schedule, Schedules, spelled
+from server.snapshots import Keep, Schedule, Schedules, spelled
 
 router = APIRouter(prefix="/api/v1")
 PROTECTED_SECONDS_MAX = 100 * 366 * 24 * 3600
@@ -26,6 +27,8 @@ class NewSnapshot(Request):
     name: str
     protect_seconds: int = Field(0, ge=0, le=PROTECTED_SECONDS_MAX)
     """Nobody deletes it for so long."""
+    hooks: Hooks = Hooks()
+    """Commands around it; the answer comes when they have run."""
 
 
 class Restore(Request):
@@ -48,7 +51,8 @@ class Clone(Request):
 
 class NewSchedule(Request):
     path: str
-    keep: Schedule
+    keep: Keep
+    hooks: Hooks = Hooks()
 
 
 @router.get("/snapshots")
@@ -62,11 +66,16 @@ async def list_snapshots(daemon: CurrentDaemon, path: str | None = None) -> list
 
 @router.post("/snapshots", status_code=201)
 async def create_snapshot(daemon: CurrentDaemon, new: NewSnapshot) -> dict[str, Any]:
-    until = time.time_ns() + new.protect_seconds * 1_000_000_000 if new.protect_seconds else 0
+    async def take() -> Snapshot:
+        until = time.time_ns() + new.protect_seconds * 1_000_000_000 if new.protect_seconds else 0
+        return await daemon.store.snapshots.create(new.path.encode(), new.name, protected_until_ns=until)
+
     try:
-        return _shown(await daemon.store.snapshots.create(new.path.encode(), new.name, protected_until_ns=until))
+        return _shown(await daemon.hooks.around(new.hooks, about(spelled(new.path), new.name), take))
     except NotFound as error:
         raise _absent(error, new.path, new.name) from None
+    except HookFailed as error:
+        raise HTTPException(409, str(error)) from None
     except Conflict:
         raise HTTPException(409, f"{new.path} has a snapshot {new.name} already") from None
 
@@ -153,21 +162,28 @@ async def split_clone(daemon: CurrentDaemon, clone: Clone) -> dict[str, Any]:
 @router.get("/snapshots/schedules")
 async def list_schedules(daemon: CurrentDaemon) -> list[dict[str, Any]]:
     found = await Schedules(daemon.store).list()
-    return [{"path": path, "keep": schedule.model_dump()} for path, schedule in sorted(found.items())]
+    return [_schedule(path, schedule) for path, schedule in sorted(found.items())]
 
 
 @router.put("/snapshots/schedules")
 async def set_schedule(daemon: CurrentDaemon, new: NewSchedule) -> dict[str, Any]:
-    if not new.keep.kept():
+    schedule = Schedule(**new.keep.model_dump(), hooks=new.hooks)
+    if not schedule.kept():
         raise HTTPException(400, "a schedule keeps at least one snapshot of an hour, day, week or month")
-    await Schedules(daemon.store).set(new.path, new.keep)
-    return {"path": spelled(new.path), "keep": new.keep.model_dump()}
+    daemon.hooks.check(new.hooks)
+    await Schedules(daemon.store).set(new.path, schedule)
+    return _schedule(spelled(new.path), schedule)
 
 
 @router.delete("/snapshots/schedules", status_code=204)
 async def delete_schedule(daemon: CurrentDaemon, path: str) -> None:
     if not await Schedules(daemon.store).delete(path):
         raise HTTPException(404, f"{path} has no schedule")
+
+
+def _schedule(path: str, schedule: Schedule) -> dict[str, Any]:
+    hooks = {"hooks": schedule.hooks.model_dump()} if schedule.hooks else {}
+    return {"path": path, "keep": schedule.model_dump(exclude={"hooks"}), **hooks}
 
 
 def _absent(error: NotFound, path: str, name: str) -> HTTPException:

@@ -56,6 +56,9 @@ def test_schedules(daemon):
     assert "at least one" in daemon.trefoil("snapshot", "schedule", "set", "/cli-sched").stderr
     listed = answer(daemon.trefoil("snapshot", "schedule", "list", "--json"))
     assert listed == [{"path": "/cli-sched", "keep": {"hour": 24, "day": 0, "week": 0, "month": 0}}]
+    refused = daemon.trefoil("snapshot", "schedule", "set", "/cli-sched", "--day", "7", "--before", "freeze").stderr
+    assert "snapshot.hooks" in refused and refused.count("\n") == 1
+    assert "snapshot.hooks" in daemon.trefoil("snapshot", "create", "/cli-sched", "one", "--after", "thaw").stderr
     assert "no schedule any more" in daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").stdout
     assert daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").returncode == Exit.FAILED
 
