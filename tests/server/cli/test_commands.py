@@ -22,6 +22,9 @@ def test_buckets(daemon):
     assert "cli-one" in daemon.trefoil("bucket", "list").stdout
     daemon.trefoil("bucket", "create", "cli-two", "--keys", "posix")
     assert "owned by root, posix keys" in daemon.trefoil("bucket", "show", "cli-two").stdout
+    assert "cli-two shows snapshots as keys" in daemon.trefoil("bucket", "set", "cli-two", "--snapshots").stdout
+    assert "posix keys, snapshots as keys" in daemon.trefoil("bucket", "show", "cli-two").stdout
+    assert answer(daemon.trefoil("bucket", "set", "cli-two", "--no-snapshots", "--json"))["snapshots"] is False
     daemon.trefoil("bucket", "delete", "cli-two")
     assert answer(daemon.trefoil("bucket", "delete", "cli-one", "--json")) == {"deleted": "cli-one"}
     assert answer(daemon.trefoil("bucket", "list", "--json")) == []
