@@ -148,7 +148,9 @@ def image(todo: dict[str, Any]) -> str:
     device = found(todo["image"])
     run("mount", device, str(MOUNTPOINT))
     try:
-        run("diff", "-r", "--exclude=lost+found", todo["tree"], str(MOUNTPOINT))
+        tree = Path(todo["tree"])
+        for path in filter(Path.is_file, tree.rglob("*")):
+            must((MOUNTPOINT / path.relative_to(tree)).read_bytes() == path.read_bytes(), f"{path} is another in the image")
         (MOUNTPOINT / todo["from_host"]).write_text(todo["from_host"])
     finally:
         run("umount", str(MOUNTPOINT))
@@ -188,7 +190,7 @@ def reservations(todo: dict[str, Any]) -> str:
     for number, host in enumerate((todo["host"], todo["other_host"]), 1):
         before = set(Path("/dev").glob("nvme*n*"))
         line = words(todo["connect"].replace(todo["host"], host))
-        run(*line, "--hostid", f"00000000-0000-4000-8000-{number:012d}")
+        run(*line, "--hostid", f"00000000-0000-4000-8000-{number:012d}", "--duplicate-connect")
         nodes.append(str(waited("a device", partial(_new, todo["uuid"], before))))
     one, two = nodes
     write = "dd if=/dev/zero of={} bs=4k count=1 oflag=direct status=none"
