@@ -97,7 +97,7 @@ pub fn alone(rows: &dyn Rows, raw: &dyn Rows, spaces: &Spaces, element: u64, run
         return Ok(None);
     }
     for other in &found {
-        if !is_own(raw, spaces, &keys::mapping(element, other.offset))? {
+        if !is_own(raw, spaces, &keys::mapping(element, other.end()))? {
             return Ok(None);
         }
     }

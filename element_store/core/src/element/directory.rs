@@ -98,7 +98,7 @@ pub fn list(rows: &dyn Rows, directory: u64, cookie: u64, limit: usize) -> Resul
         let (key, value) = row?;
         let name = plain_bytes(&value)?.to_vec();
         let entry = path::entry(rows, directory, &name)?.ok_or_else(|| Error::Damaged(format!("a cookie of {directory} leads nowhere")))?;
-        found.push((keys::offset_of(&key), name, entry));
+        found.push((keys::ordinal_of(&key), name, entry));
     }
     Ok(found)
 }

@@ -49,8 +49,12 @@ pub enum Origin {
         start: u64,
         stop: u64,
     },
-    /// A hidden element that was assembled before: (id, size).
-    Hidden(u64, u64),
+    /// A hidden element that was assembled before. `mapped_bytes`: what this change has not counted of its content that is no hole.
+    Hidden {
+        element: u64,
+        size: u64,
+        mapped_bytes: i64,
+    },
 }
 
 /// Runs that one transaction shares; longer content is assembled in a hidden element first.
@@ -239,7 +243,10 @@ pub(super) fn current(rows: &dyn Rows, walk: &Walk) -> Result<Option<(u64, Eleme
 pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
     match origin {
         Origin::New(source) => content::attach(tx, id, source),
-        Origin::Hidden(_, size) => tx.delete(&keys::detached(id)).map(|()| size),
+        Origin::Hidden { size, mapped_bytes, .. } => {
+            tx.count_mapped(id, mapped_bytes);
+            tx.delete(&keys::detached(id)).map(|()| size)
+        }
         Origin::Share { source, start, stop } => {
             if content::share(tx, source.element(), start, stop, id, 0, SHARED_RUNS_MAX)? < stop {
                 return Err(Error::Limit("content has too many runs to share in one transaction".into()));
@@ -302,9 +309,11 @@ pub fn publish(
     volumes::unmark(&mut description.attributes);
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
-    let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
     let space = keys::space_of(walk.parent());
-    let id = hidden.map_or_else(|| tx.new_element(space), Ok)?;
+    let id = match origin {
+        Origin::Hidden { element, .. } => element,
+        _ => tx.new_element(space)?,
+    };
     if keys::space_of(id) != space {
         return Err(Error::Conflict("the directory of the key was replaced meanwhile".into()));
     }
@@ -315,10 +324,7 @@ pub fn publish(
     // What the key names may be the source: filled first, then succeeded.
     row.size = fill(tx, id, origin)?;
     aside::check_policy(tx, view, &walk, row.size)?;
-    let mapped = tx.take_mapped(id);
-    if hidden.is_none() {
-        row.holes = row.size.saturating_add_signed(-mapped);
-    }
+    row.holes = row.size.saturating_add_signed(-tx.take_mapped(id));
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
         tx.put(keys::parts(id, index as u32), PartRow::encode_many(tx.epoch(), parts))?;

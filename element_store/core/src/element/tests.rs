@@ -98,8 +98,8 @@ fn mapped(gaps_and_lengths: &[(u64, u32)]) -> (World, Vec<content::Run>) {
             skip: 0,
             length: run.length,
         };
-        world.change(|tx| tx.put_mapping(ELEMENT, run.offset, row));
         at = run.offset + u64::from(*length);
+        world.change(|tx| tx.put_mapping(ELEMENT, at, row));
         laid.push(run);
     }
     (world, laid)

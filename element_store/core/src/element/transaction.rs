@@ -527,9 +527,9 @@ impl<'a> Transaction<'a> {
         self.put(key, row)
     }
 
-    pub fn put_mapping(&mut self, element: u64, offset: u64, mut row: MappingRow) -> Result<()> {
+    pub fn put_mapping(&mut self, element: u64, end: u64, mut row: MappingRow) -> Result<()> {
         row.born = self.epoch();
-        self.put(keys::mapping(element, offset), row.encode())
+        self.put(keys::mapping(element, end), row.encode())
     }
 
     pub fn put_extent(&mut self, id: u64, row: &ExtentRow) -> Result<()> {

@@ -133,12 +133,19 @@ impl World {
 
     /// Power loss and a new start: of what was not flushed, any part may have survived.
     pub fn crash(&mut self, seed: u64) {
+        self.restart(|devices| devices.iter().zip(seed..).for_each(|(device, seed)| device.crash(seed)));
+    }
+
+    /// The process ends at once, and starts again: the drives keep what was written.
+    pub fn kill(&mut self) {
+        self.restart(|_| ());
+    }
+
+    fn restart(&mut self, meanwhile: impl FnOnce(&[Arc<MemoryDevice>])) {
         self.power.cut_after(0);
         self.merged = self.merged();
         let _dead = self.store.close();
-        for (device, seed) in self.devices.iter().zip(seed..) {
-            device.crash(seed);
-        }
+        meanwhile(&self.devices);
         self.power.restore();
         self.store = start(&self.devices, self.state.path(), &self.clock, self.seed);
         self.unfree.clear();

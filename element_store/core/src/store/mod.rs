@@ -5,9 +5,9 @@
 //! `docs/CONCURRENCY.md` names the threads and locks, `docs/DURABILITY.md` says when what is safe.
 
 mod ages;
-mod chunk_cache;
 pub mod commit;
 mod compact;
+mod content_cache;
 mod deepen;
 pub mod digest;
 pub mod drives;
@@ -73,8 +73,8 @@ use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
 use crate::segment::{ReclaimToken, Segments};
-use chunk_cache::ChunkCache;
 use commit::{Committer, Rank};
+use content_cache::ContentCache;
 use guard::Guard;
 use just_landed::JustLanded;
 use landing::Holds;
@@ -132,8 +132,9 @@ pub(crate) struct Core {
     reducer: Mutex<Reducer>,
     /// Of reduction, where no view says otherwise.
     mode: Mode,
-    base_cache: ChunkCache,
-    chunk_cache: ChunkCache,
+    base_cache: ContentCache,
+    /// Of what was read in part: the next read often wants the rest.
+    part_cache: ContentCache,
     /// Extents that landed in segments last, for the reducer.
     just_landed: JustLanded,
     pressure: Pressure,
@@ -415,15 +416,13 @@ impl Store {
         match source {
             Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => {
                 match space.and_then(|space| self.core.assemble_staged(space, extents)) {
-                    Ok((hidden, size)) => {
-                        let element = hidden.element();
+                    Ok(hidden) => {
+                        let origin = hidden.origin();
                         let done: Done<T> = Box::new(move |result| {
                             drop(hidden);
                             done(result);
                         });
-                        self.core
-                            .committer
-                            .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+                        self.core.committer.submit(0, rows, done, move |tx| name(tx, origin));
                     }
                     Err(error) => done(Err(error)),
                 }

@@ -202,16 +202,11 @@ impl Store {
     /// The file or object at VIEW/NAME becomes a volume; its content stays where it is. Raises NotFound, Invalid, Conflict, Limit.
     pub fn volume_from_file(&self, path: &str, block_bytes: u32) -> Result<VolumeInfo> {
         let (view, key) = parts(path)?;
-        loop {
-            let counted = self.look(|rows| volumes::count(rows, &view, &key))?;
-            let (view, key, uuid) = (view.clone(), key.clone(), self.core.new_uuid()?);
-            let made = self.core.change_volumes(CHANGE_BYTES, move |tx| {
-                volumes::from_file(tx, &view, &key, block_bytes, uuid, counted)
-            })?;
-            if let Some(made) = made {
-                return Ok(self.info(&made));
-            }
-        }
+        let uuid = self.core.new_uuid()?;
+        let made = self
+            .core
+            .change_volumes(CHANGE_BYTES, move |tx| volumes::from_file(tx, &view, &key, block_bytes, uuid))?;
+        Ok(self.info(&made))
     }
 
     /// It is a plain file from now on. `force`: also while hosts have it. Raises NotFound, Conflict(ATTACHED).
