@@ -63,8 +63,12 @@ class Snapshots:
         return await self._core.clone_path(source, snapshot, target)
 
     async def restore(self, path: bytes, name: str, *, undo: str) -> Snapshot:
-        """A view or a clone is what it was; what it is now is kept as the snapshot `undo`, which is returned. Raises NotFound, Conflict, Invalid."""
+        """What lies at the path is what it was; what it is now is kept as the snapshot `undo`, which is returned. Raises NotFound, Conflict, Invalid."""
         return await self._core.restore(path, name, undo)
+
+    async def split(self, path: bytes) -> None:
+        """The clone is to share no row with its snapshot, so that this frees all that it holds; done in the background. Raises NotFound, Invalid."""
+        await self._core.split(path)
 
     async def backlog(self) -> Backlog:
         return Backlog(*await self._core.backlog())

@@ -322,3 +322,5 @@ class Volume:
     """While hosts hold any, no other face may change its content or its name."""
     unlocked: bool
     """... but for an operator's word, until the last handle is gone."""
+    read_only: bool = False
+    """What a snapshot has of a volume: PATH@SNAPSHOT."""

@@ -33,6 +33,10 @@ class Volumes:
         """Makes the file or object at VIEW/KEY a volume; its content stays where it is. Raises NotFound, Invalid, Conflict, LimitExceeded."""
         return await self._core.from_file(path, block_size)
 
+    async def show(self, path: str, snapshot: str) -> Volume:
+        """What a snapshot has of the volume at VIEW/KEY, as a volume that only reads, until the snapshot goes. Raises NotFound, Invalid."""
+        return await self._core.show(path, snapshot)
+
     async def to_file(self, volume: int, *, force: bool = False) -> None:
         """It is a plain file from now on. Raises NotFound, Conflict."""
         await self._core.to_file(volume, force)
@@ -46,7 +50,7 @@ class Volumes:
         await self._core.unlock(volume)
 
     async def delete(self, volume: int, *, force: bool = False) -> None:
-        """With its name and what is in it. Raises NotFound, Conflict."""
+        """With its name and what is in it; a snapshot's is only not shown to hosts any more. Raises NotFound, Conflict."""
         await self._core.delete(volume, force)
 
     async def list(self) -> Sequence[Volume]:

@@ -32,6 +32,7 @@ from server.block import Blocks, volumes_served
 from server.config import Settings
 from server.daemon import Daemon, Phase
 from server.errors import UserError
+from server.hooks import HookRunner
 from server.kernel_block import become_io_flusher
 from server.listen import Server, bind_tcp, bind_unix, make_server
 from server.mount import Mounts, mounted
@@ -114,7 +115,8 @@ def _daemon(settings: Settings, state: StateDirectory, store: ElementStore) -> D
     ProcessCollector(namespace="trefoil", registry=registry)
     accounts = Authenticator(store)
     blocks = Blocks(store, accounts, settings.block, settings.identity, state.kernel_mount) if isinstance(store, Store) else None
-    return Daemon(settings, state, store, accounts, registry, collector, mounts, blocks=blocks)
+    hooks = HookRunner(settings.snapshot.hooks, registry)
+    return Daemon(settings, state, store, accounts, registry, collector, mounts, hooks, blocks=blocks)
 
 
 def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.socket, unix_listener: socket.socket) -> Servers:
@@ -147,9 +149,9 @@ def _servers(daemon: Daemon, s3_listener: socket.socket, admin_listener: socket.
 
 
 @asynccontextmanager
-async def _schedules(store: ElementStore) -> AsyncIterator[None]:
+async def _schedules(daemon: Daemon) -> AsyncIterator[None]:
     """Snapshots by the clock."""
-    task = asyncio.create_task(Schedules(store).run(), name="snapshot-schedules")
+    task = asyncio.create_task(Schedules(daemon.store, daemon.hooks).run(), name="snapshot-schedules")
     try:
         yield
     finally:
@@ -163,7 +165,7 @@ async def _faces(daemon: Daemon) -> AsyncIterator[None]:
     """The file faces and the block face."""
     settings = daemon.settings
     async with (
-        _schedules(daemon.store),
+        _schedules(daemon),
         mounted(daemon.mounts, settings.file),
         exported(daemon.store, settings.nfs, daemon.state) as nfs,
         volumes_served(daemon.blocks),

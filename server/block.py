@@ -32,6 +32,8 @@ log = logging.getLogger("trefoil.block")
 
 VIEW_DEFAULT = "volumes"
 """Where a volume goes whose name has no slash."""
+SNAPSHOT = "@"
+"""Between a volume's name and a snapshot's."""
 NEW_KEY = "new"
 VOLUME_MODE = 0o600
 
@@ -103,7 +105,8 @@ class Blocks:
         path = volume_path(name)
         found = next((volume for volume in await self.list() if name == volume.uuid or path == volume.path), None)
         if found is None:
-            raise NotFound(f"there is no volume {path}; `trefoil volume list` lists them")
+            how = f"; `trefoil volume connect {name}` shows it to hosts" if SNAPSHOT in name else ""
+            raise NotFound(f"there is no volume {path}{how}; `trefoil volume list` lists them")
         return found
 
     async def create(self, name: str, size: int, block_size: int) -> Volume:
@@ -136,6 +139,24 @@ class Blocks:
                 raise Invalid(f"{path}: {error}; lengthen it with truncate(1) on a mount") from None
             await self._serve()
         return made
+
+    async def show(self, name: str) -> Volume:
+        """NAME@SNAPSHOT: hosts see what a snapshot has of a volume, read-only. A volume of just that name comes first."""
+        known = {volume.path: volume for volume in await self.list()}
+        found = known.get(volume_path(name))
+        if found:
+            return found
+        if self._settings.target == "nvmet":
+            raise Invalid("the kernel's target does not serve snapshots: clone it (trefoil clone), or set block.target = embedded")
+        of, snapshot = split_snapshot(name)
+        async with self._change:
+            try:
+                shown = await self._store.volumes.show(volume_path(of), snapshot)
+            except NotFound as error:
+                what = f"{volume_path(of)} has no snapshot {snapshot}" if str(error) == "snapshot" else f"there is no {volume_path(of)}"
+                raise NotFound(what) from None
+            await self._serve()
+        return shown
 
     async def to_file(self, name: str, *, force: bool) -> Volume:
         async with self._change:
@@ -312,6 +333,14 @@ def volume_path(name: str) -> str:
     if path.endswith("/") or "\0" in path or path == f"{VIEW_DEFAULT}/":
         raise Invalid(f"{name!r} is no name of a volume: NAME, which is {VIEW_DEFAULT}/NAME, or BUCKET/PATH")
     return path
+
+
+def split_snapshot(name: str) -> tuple[str, str]:
+    """Of NAME@SNAPSHOT; snapshots' names have no @. Raises Invalid."""
+    of, _, snapshot = name.rpartition(SNAPSHOT)
+    if not of or not snapshot:
+        raise Invalid(f"{name!r} is no snapshot of a volume: NAME{SNAPSHOT}SNAPSHOT")
+    return of, snapshot
 
 
 def connect_lines(

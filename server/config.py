@@ -273,6 +273,14 @@ class BlockSection(Section):
     connections_max: int = Field(256, ge=1, le=65536, description="Connections beyond this are closed; each queue of a host is one.")
 
 
+class SnapshotSection(Section):
+    hooks: Path | None = Field(
+        None,
+        description="Directory of the commands that snapshots and schedules may name to run before and after. Empty: they run none. "
+        "Only root and the daemon's user may be able to change it and what is in it.",
+    )
+
+
 class AdminSection(TlsSection):
     listen: Address = Field(
         "127.0.0.1:9001", description="Where the admin API, /metrics, /healthz and /readyz listen (besides the unix socket)."
@@ -304,6 +312,7 @@ class Settings(BaseSettings):
     file: FileSection = FileSection()
     nfs: NfsSection = NfsSection()
     block: BlockSection = BlockSection()
+    snapshot: SnapshotSection = SnapshotSection()
     identity: IdentitySection = Field(default_factory=IdentitySection)
     admin: AdminSection = AdminSection()
     log: LogSection = LogSection()

@@ -26,6 +26,7 @@ EXAMPLES: dict[str, Any] = {
     "nfs.export.path": "/bucket",
     "nfs.export.clients": ["10.1.0.0/16"],
     "block.advertise": ["10.1.0.1:4420"],
+    "snapshot.hooks": "/etc/trefoil/hooks",
     "identity.uid": 1000,
     "identity.gid": 1000,
     "admin.certificate": "/etc/trefoil/admin.crt",

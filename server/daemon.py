@@ -13,6 +13,7 @@ from protocols.auth import Authenticator
 from protocols.nfs import NfsServer
 from server.block import Blocks
 from server.config import Settings
+from server.hooks import HookRunner
 from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
@@ -34,6 +35,7 @@ class Daemon:
     registry: CollectorRegistry
     collector: StoreCollector
     mounts: Mounts
+    hooks: HookRunner
     phase: Phase = Phase.STARTING
     started: float = field(default_factory=time.monotonic)
     nfs: NfsServer | None = None

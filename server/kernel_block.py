@@ -66,6 +66,8 @@ class Kernel:
 
     async def apply(self, hosts: Sequence[Host], volumes: Sequence[Volume]) -> None:
         """Raises Refused."""
+        # What snapshots have of volumes is served by our own target only.
+        volumes = [volume for volume in volumes if not volume.read_only]
         for volume in volumes:
             if volume.uuid not in self._lent:
                 await self._mount.lend(volume.id)

@@ -2,7 +2,8 @@
 
 A schedule belongs to a path and says how many snapshots of each period are kept. A period's snapshot is named by the period and the UTC time of its
 start, so names of a period sort by time and one is taken at most once; after a pause only the present one is made up for. What somebody named
-himself, protected snapshots and undos are never deleted. The clock is the caller's.
+himself, protected snapshots and undos are never deleted. The clock is the caller's. A schedule may name commands that run around each of its
+snapshots (`server.hooks`); where those failed it is tried again a little later, not at once.
 """
 
 from __future__ import annotations
@@ -11,24 +12,27 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from element_store.interface import ElementStore
-from element_store.types import Conflict, NotFound, Snapshot, StoreError
+from element_store.types import Conflict, Invalid, NotFound, Snapshot, StoreError
+from server.hooks import HookFailed, HookRunner, Hooks, about
 
 log = logging.getLogger("trefoil.snapshots")
 
 RECORDS: Final = "snapshot-schedule"
 TICK_SECONDS: Final = 20.0
+RETRY: Final = timedelta(minutes=5)
+"""After a command before a snapshot failed."""
 KEEP_MAX: Final = 10_000
 PERIODS: Final = {"hour": "hourly-%Y-%m-%dT%H", "day": "daily-%Y-%m-%d", "week": "weekly-%G-W%V", "month": "monthly-%Y-%m"}
 """Periods and how their snapshots are named."""
 
 
-class Schedule(BaseModel):
+class Keep(BaseModel):
     """How many snapshots are kept; 0: none are taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +43,12 @@ class Schedule(BaseModel):
 
     def kept(self) -> dict[str, int]:
         return {period: keep for period in PERIODS if (keep := getattr(self, period))}
+
+
+class Schedule(Keep):
+    """With the commands that run around each snapshot."""
+
+    hooks: Hooks = Hooks()
 
 
 def is_of(name: str, period: str) -> bool:
@@ -76,8 +86,11 @@ def spelled(path: str) -> str:
 class Schedules:
     """Kept in the pool, by path."""
 
-    def __init__(self, store: ElementStore) -> None:
+    def __init__(self, store: ElementStore, hooks: HookRunner | None = None) -> None:
         self._store = store
+        self._hooks = hooks or HookRunner(None)
+        self._again: dict[str, datetime] = {}
+        """When paths are tried again whose commands failed."""
 
     async def list(self) -> dict[str, Schedule]:
         found = {}
@@ -99,6 +112,11 @@ class Schedules:
         for path, schedule in (await self.list()).items():
             try:
                 await self._see_to(path, schedule, now)
+            except HookFailed:
+                self._again[path] = now + RETRY
+            except Invalid as error:
+                self._again[path] = now + RETRY
+                log.error("scheduled snapshots failed", extra={"path": path, "reason": str(error)})
             except NotFound:
                 log.warning("nothing is there to take a snapshot of", extra={"path": path})
             except StoreError as error:
@@ -106,14 +124,24 @@ class Schedules:
 
     async def _see_to(self, path: str, schedule: Schedule, now: datetime) -> None:
         snapshots, at = self._store.snapshots, path.encode()
-        for name in due(schedule, await snapshots.list(at), now):
+        wanted = due(schedule, await snapshots.list(at), now)
+        if wanted and self._again.get(path, now) <= now:
+            # The application is held once for all of them.
+            await self._hooks.around(schedule.hooks, about(path, " ".join(wanted)), lambda: self._take(path, wanted))
+            self._again.pop(path, None)
+        for name in expired(schedule, await snapshots.list(at), now):
             try:
-                await snapshots.create(at, name)
+                await snapshots.delete(at, name)
+            except Conflict as error:
+                log.warning("a snapshot could not be deleted yet", extra={"path": path, "snapshot": name, "reason": str(error)})
+
+    async def _take(self, path: str, names: Sequence[str]) -> None:
+        for name in names:
+            try:
+                await self._store.snapshots.create(path.encode(), name)
             except Conflict:
                 # One of that name was taken of something around or inside.
                 log.warning("a scheduled snapshot's name is taken", extra={"path": path, "snapshot": name})
-        for name in expired(schedule, await snapshots.list(at), now):
-            await snapshots.delete(at, name)
 
     async def run(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Until cancelled."""

@@ -20,6 +20,7 @@ from protocols.s3.config import S3Config
 from protocols.s3.errors import S3Error
 from protocols.s3.request import Request
 from protocols.s3.response import Header
+from protocols.s3.snapshot_keys import READS, is_below, place_of, refusal, shows_snapshots
 from protocols.s3.versioning_state import versioning_of
 from protocols.s3.watch import disconnect_watch
 
@@ -47,6 +48,7 @@ class Bucket:
     owner: str
     acl: str
     versioning: Versioning
+    shows_snapshots: bool
     until: float
 
 
@@ -78,7 +80,7 @@ class Context:
         if len(self._buckets) >= BUCKETS_CACHED_MAX:
             self._buckets.clear()
         found = self._buckets[name] = Bucket(
-            owner_of(view), acl_of(view.attributes), versioning_of(view.attributes), now + BUCKET_CACHE_SECONDS
+            owner_of(view), acl_of(view.attributes), versioning_of(view.attributes), shows_snapshots(view), now + BUCKET_CACHE_SECONDS
         )
         return found
 
@@ -93,6 +95,7 @@ class Context:
         bucket = await self.bucket(request.bucket)
         request.owner = bucket.owner
         request.versioning = bucket.versioning
+        request.shows_snapshots = bucket.shows_snapshots
         user = request.user
         expected = request.headers.get(b"x-amz-expected-bucket-owner")
         if expected is not None and expected.decode("latin-1") != bucket.owner:
@@ -107,10 +110,27 @@ class Context:
             return
         raise S3Error("AccessDenied")
 
+    def enter_snapshot(self, request: Request, operation: str) -> None:
+        """A key that shows what a snapshot has is read where the store has it, and not written. Raises AccessDenied, NotFound."""
+        if not request.shows_snapshots or not is_below(request.key):
+            return
+        if operation not in READS or request.is_guest:
+            raise refusal()
+        request.shown_as = (request.bucket, request.key)
+        request.bucket, request.key = place_of(request.bucket, request.key)
+
     async def authorize_source(self, request: Request, name: str) -> bool:
         """The caller owns the bucket; if not, the objects' own lists decide. Raises NotFound."""
         bucket = await self.bucket(name)
         return request.user is not None and (request.user.id == bucket.owner or request.user.is_root)
+
+    async def place_of_source(self, name: str, key: bytes, *, is_owned: bool) -> tuple[str, bytes]:
+        """Where the store has what a copy's source shows. Raises AccessDenied, NotFound."""
+        if not (await self.bucket(name)).shows_snapshots or not is_below(key):
+            return name, key
+        if not is_owned:
+            raise refusal()
+        return place_of(name, key)
 
     def identity(self, request: Request) -> Identity:
         """Whose files the request makes."""

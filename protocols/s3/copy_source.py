@@ -48,13 +48,22 @@ def parse_copy_source(text: str) -> tuple[str, bytes, int | None]:
     return bucket.decode("utf-8", "replace"), key, found
 
 
+async def _open(context: Context, bucket: str, key: bytes, version: int | None, *, is_shown: bool) -> Content:
+    """`is_shown`: in a snapshot, of which the bucket knows perhaps nothing."""
+    try:
+        return await context.store.open(bucket, key, version=version)
+    except NotFound as error:
+        raise NotFound("key") if is_shown and error.args[:1] == ("view",) else error from None
+
+
 @asynccontextmanager
 async def open_source(context: Context, request: Request) -> AsyncIterator[Source]:
     """Raises AccessDenied, NoSuchBucket, NoSuchKey, NoSuchVersion, InvalidRequest for a delete marker."""
     bucket, key, version = parse_copy_source(request.header_text(b"x-amz-copy-source") or "")
     owned = await context.authorize_source(request, bucket)
     try:
-        opening = await context.store.open(bucket, key, version=version)
+        where, inner = await context.place_of_source(bucket, key, is_owned=owned)
+        opening = await _open(context, where, inner, version, is_shown=where != bucket)
     except NotFound as error:
         if not owned:
             raise S3Error("AccessDenied") from None

@@ -69,12 +69,16 @@ class S3Gateway:
             scope["user"] = request.user.id
         if operation.access is not None:
             await self._context.authorize(request, operation.access)
+            self._context.enter_snapshot(request, operation.name)
         elif verified is None and not operation.signed_inside:
             raise S3Error("AccessDenied")
         return await operation.run(self._context, request)
 
     def _from_store(self, request: Request | None, error: StoreError) -> S3Error:
         found = from_store(error)
+        if found.code == "NoSuchBucket" and request is not None and request.shown_as:
+            # The bucket is there, and has no such snapshot.
+            found = S3Error("NoSuchKey")
         if found.code == "NoSuchBucket" and request is not None:
             self._context.forget_bucket(request.bucket)
         if found.code in _TELLTALE and request is not None and not request.may_list:
@@ -95,10 +99,11 @@ class S3Gateway:
             headers.append((b"content-type", b"application/xml"))
             details = dict(error.details)
             if request is not None:
-                if request.bucket:
-                    details.setdefault("BucketName", request.bucket)
-                if request.key:
-                    details.setdefault("Key", request.key.decode("utf-8", "replace"))
+                bucket, key = request.shown_as or (request.bucket, request.key)
+                if bucket:
+                    details.setdefault("BucketName", bucket)
+                if key:
+                    details.setdefault("Key", key.decode("utf-8", "replace"))
             error.details = details
             body = xml.error_document(error, request.resource if request else "", request_id)
         return Response(error.status, headers, body)

@@ -11,6 +11,7 @@ from protocols.auth.accounts import User
 from protocols.s3 import checksums, xml
 from protocols.s3.errors import invalid_argument
 from protocols.s3.request import Request
+from protocols.s3.snapshot_keys import is_below, page_of, refusal
 
 KEYS_MAX = 1000
 PAGES_MAX = 64
@@ -55,6 +56,17 @@ def is_sayable(key: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+async def listed_page(store: ElementStore, request: Request, *, prefix: bytes, delimiter: bytes, after: bytes, limit: int) -> Page:
+    """Of what the request may be shown; of snapshots, if they are asked for."""
+    if not request.shows_snapshots or not is_below(prefix):
+        return await sayable_page(store, request.bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+    if request.is_guest:
+        raise refusal()
+    page = await page_of(store, request.bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+    elements = [element for element in page.elements if is_sayable(element.key)]
+    return Page(elements, [shown for shown in page.prefixes if is_sayable(shown)], page.next_after)
 
 
 async def sayable_page(store: ElementStore, bucket: str, *, prefix: bytes, delimiter: bytes, after: bytes, limit: int) -> Page:

@@ -38,7 +38,8 @@ class Request:
 
     `unread`: the body was not asked for to its end; a client that expects `100 Continue` waits until it is, also for a body of no bytes.
     Set once the sender is known: `verified` and `user` (None for anonymous), `owner` (of the bucket), `is_guest` (neither owner nor root),
-    `may_list` (a guest without it must not learn which keys exist), `versioning` (of the bucket).
+    `may_list` (a guest without it must not learn which keys exist), `versioning` and `shows_snapshots` (of the bucket), `shown_as` (the bucket and
+    key that were asked for, where these are now those of a snapshot).
     """
 
     __slots__ = (
@@ -61,6 +62,8 @@ class Request:
         "response_started",
         "scheme",
         "send",
+        "shown_as",
+        "shows_snapshots",
         "unread",
         "user",
         "verified",
@@ -82,6 +85,8 @@ class Request:
         self.is_guest = False
         self.may_list = True
         self.versioning = Versioning.OFF
+        self.shows_snapshots = False
+        self.shown_as: tuple[str, bytes] | None = None
         self.headers = _headers(scope["headers"])
         self.content_length = _content_length(self.headers)
         self.expects_continue = b"expect" in self.headers

@@ -54,7 +54,27 @@ def show(name: Name, json_output: Json = False, state: State = None, url: Url = 
         print_json(bucket)
     else:
         created, kind = _date(bucket["created_ns"]), bucket["keys"]
-        typer.echo(f"bucket {bucket['name']}, owned by {bucket['owner']}, {kind} keys, created {created}, element {bucket['id']}")
+        shows = ", snapshots as keys" if bucket["snapshots"] else ""
+        typer.echo(f"bucket {bucket['name']}, owned by {bucket['owner']}, {kind} keys{shows}, created {created}, element {bucket['id']}")
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    snapshots: Annotated[
+        bool,
+        typer.Option("--snapshots/--no-snapshots", help="S3 shows snapshots of it as keys .snapshot/SNAPSHOT/KEY.", show_default=False),
+    ],
+    json_output: Json = False,
+    state: State = None,
+    url: Url = None,
+) -> None:
+    """Change how a bucket is shown."""
+    bucket = client(state, url).patch(f"/api/v1/buckets/{quoted(name)}", {"snapshots": snapshots})
+    if json_output:
+        print_json(bucket)
+    else:
+        typer.echo(f"bucket {name} {'shows snapshots' if snapshots else 'shows no snapshots'} as keys below .snapshot/")
 
 
 @app.command("delete")

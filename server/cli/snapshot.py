@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from server.cli.output import Json, State, Url, client, human_bytes, print_json, print_table
+from server.client import AdminClient
 from server.errors import UserError
 
 app = typer.Typer(name="snapshot", help="Take, list, delete and restore snapshots; keep them by schedule.", no_args_is_help=True)
@@ -16,6 +17,13 @@ schedule = typer.Typer(name="schedule", help="Snapshots that are taken and delet
 app.add_typer(schedule)
 Path = Annotated[str, typer.Argument(help="/BUCKET or a path in it.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="The snapshot's name.", show_default=False)]
+SPLIT = "split"
+"""Instead of a source; a bucket of that name is /split."""
+Before = Annotated[
+    str, typer.Option("--before", help="Command in snapshot.hooks that runs before; no snapshot if it fails.", show_default=False)
+]
+After = Annotated[str, typer.Option("--after", help="Command that runs after, whatever happened.", show_default=False)]
+HookTime = Annotated[str, typer.Option("--hook-time", help="The bound of each command.")]
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -32,13 +40,17 @@ def create(
     path: Path,
     name: Name,
     protect: Annotated[str, typer.Option("--protect", help="Nobody deletes it for so long, as 30d.", show_default=False)] = "",
+    before: Before = "",
+    after: After = "",
+    hook_time: HookTime = "60s",
     json_output: Json = False,
     state: State = None,
     url: Url = None,
 ) -> None:
     """Take a snapshot."""
     asked = {"path": path, "name": name, "protect_seconds": seconds(protect) if protect else 0}
-    made = client(state, url).post("/api/v1/snapshots", asked)
+    hooks = _hooks(before, after, hook_time)
+    made = client(state, url).post("/api/v1/snapshots", {**asked, **hooks}, patient=bool(hooks))
     if json_output:
         print_json(made)
     else:
@@ -109,7 +121,7 @@ def restore(
     state: State = None,
     url: Url = None,
 ) -> None:
-    """Make a bucket or a clone what it was; what it is now is kept as another snapshot."""
+    """Make a bucket, a directory or a file what it was; what it is now is kept as another snapshot."""
     kept = client(state, url).post("/api/v1/snapshots/restore", {"path": path, "name": name, "undo": undo})
     if json_output:
         print_json(kept)
@@ -124,12 +136,15 @@ def set_schedule(
     day: Annotated[int, typer.Option("--day", min=0, help="Daily ones.")] = 0,
     week: Annotated[int, typer.Option("--week", min=0, help="Weekly ones.")] = 0,
     month: Annotated[int, typer.Option("--month", min=0, help="Monthly ones.")] = 0,
+    before: Before = "",
+    after: After = "",
+    hook_time: HookTime = "60s",
     json_output: Json = False,
     state: State = None,
     url: Url = None,
 ) -> None:
     """Take snapshots of a path by the clock, and keep so many."""
-    asked = {"path": path, "keep": {"hour": hour, "day": day, "week": week, "month": month}}
+    asked = {"path": path, "keep": {"hour": hour, "day": day, "week": week, "month": month}, **_hooks(before, after, hook_time)}
     made = client(state, url).put("/api/v1/snapshots/schedules", asked)
     if json_output:
         print_json(made)
@@ -144,8 +159,8 @@ def list_schedules(json_output: Json = False, state: State = None, url: Url = No
     if json_output:
         print_json(found)
         return
-    rows = [(one["path"], _kept(one["keep"])) for one in found]
-    print_table(("path", "keeps"), rows, empty="no schedules; make one: trefoil snapshot schedule set PATH --day 7")
+    rows = [(one["path"], _kept(one["keep"]), _around(one.get("hooks"))) for one in found]
+    print_table(("path", "keeps", ""), rows, empty="no schedules; make one: trefoil snapshot schedule set PATH --day 7")
 
 
 @schedule.command("delete")
@@ -165,7 +180,10 @@ def clone(
     state: State = None,
     url: Url = None,
 ) -> None:
-    """Make a writable copy of a bucket, directory or file that shares its content."""
+    """Make a writable copy of a bucket, directory or file that shares its content; or `clone split PATH`: give one rows of its own."""
+    if source == SPLIT:
+        _split(target, json_output, client(state, url))
+        return
     path, at, name = source.rpartition("@")
     asked = {"source": path if at else source, "snapshot": name if at else None, "target": target}
     made = client(state, url).post("/api/v1/clones", asked)
@@ -173,6 +191,22 @@ def clone(
         print_json(made)
     else:
         typer.echo(f"{made['path']} is a clone of {source}")
+
+
+def _split(path: str, json_output: bool, admin: AdminClient) -> None:
+    begun = admin.post("/api/v1/clones/split", {"path": path})
+    if json_output:
+        print_json(begun)
+    else:
+        typer.echo(f"{begun['path']} gets rows of its own in the background; `trefoil snapshot list` says how far it is")
+
+
+def _hooks(before: str, after: str, bound: str) -> dict[str, Any]:
+    return {"hooks": {"before": before, "after": after, "seconds": seconds(bound)}} if before or after else {}
+
+
+def _around(hooks: dict[str, Any] | None) -> str:
+    return ", ".join(f"{phase} it {hooks[phase]}" for phase in ("before", "after") if hooks[phase]) if hooks else ""
 
 
 def _kept(keep: dict[str, int]) -> str:

@@ -14,6 +14,7 @@ from server.errors import UserError
 
 app = typer.Typer(name="volume", help="Create, list, resize, delete and attach volumes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="NAME in the bucket `volumes`, or BUCKET/PATH.", show_default=False)]
+SNAPSHOT = "@"
 Size = Annotated[str, typer.Argument(help="Bytes, or with K, M, G, T, P for powers of 1024: 20G.", show_default=False)]
 BlockSize = Annotated[int, typer.Option("--block-size", help="512 or 4096. ESXi takes only 512.")]
 Force = Annotated[bool, typer.Option("--force", help="Also while hosts have it attached.")]
@@ -71,7 +72,7 @@ def resize(
 
 @app.command("delete")
 def delete(name: Name, force: Force = False, json_output: Json = False, state: State = None, url: Url = None) -> None:
-    """Delete a volume and what is in it."""
+    """Delete a volume and what is in it. Of NAME@SNAPSHOT: hosts see it no more; the snapshot stays."""
     query = urlencode({"name": name, "force": str(force).lower()})
     client(state, url).delete(f"/api/v1/volumes?{query}")
     _tell({"deleted": name}, json_output, f"deleted volume {name}")
@@ -115,7 +116,9 @@ def connect(
     state: State = None,
     url: Url = None,
 ) -> None:
-    """Print the line that attaches a volume, to be typed on the host."""
+    """Print the line that attaches a volume, to be typed on the host. Of NAME@SNAPSHOT: what the snapshot has of it, read-only."""
+    if SNAPSHOT in name:
+        client(state, url).post("/api/v1/volumes/show", {"name": name})
     answer = client(state, url).get("/api/v1/volumes/connect", name=name, host=host, address=address)
     if json_output:
         print_json(answer)

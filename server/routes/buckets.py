@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, HTTPException
@@ -12,6 +13,7 @@ from protocols.s3.config import KeyPolicy
 from protocols.s3.context import OWNER, owner_of
 from protocols.s3.key_policy import policy_of, policy_xattrs
 from protocols.s3.naming import is_bucket_name
+from protocols.s3.snapshot_keys import ATTRIBUTE, PREFIX, shows_snapshots
 from server.routes.context import CurrentDaemon
 
 router = APIRouter(prefix="/api/v1/buckets")
@@ -23,6 +25,12 @@ class NewBucket(BaseModel):
     owner: str = "root"
     keys: KeyPolicy | None = None
     """None: as `s3.key_policy`."""
+
+
+class Change(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    snapshots: bool
+    """S3 shows snapshots of it under `.snapshot/<snapshot>/<key>`."""
 
 
 @router.get("")
@@ -56,6 +64,23 @@ async def create_bucket(daemon: CurrentDaemon, new: NewBucket) -> dict[str, Any]
         raise HTTPException(409, f"bucket {new.name} exists already") from None
 
 
+@router.patch("/{name}")
+async def set_bucket(daemon: CurrentDaemon, name: str, change: Change) -> dict[str, Any]:
+    store = daemon.store
+    try:
+        view = await store.view(name)
+        if change.snapshots and (await store.list(name, prefix=PREFIX, limit=1)).elements:
+            raise HTTPException(
+                409, f"bucket {name} has keys of its own below {PREFIX.decode()}: they could not be told from what snapshots show"
+            )
+        xattrs = {key: value for key, value in view.attributes.xattrs.items() if key != ATTRIBUTE}
+        if change.snapshots:
+            xattrs[ATTRIBUTE] = b"1"
+        return _shown(await store.set_view_attributes(name, replace(view.attributes, xattrs=xattrs)))
+    except NotFound:
+        raise _absent(name) from None
+
+
 @router.delete("/{name}", status_code=204)
 async def delete_bucket(daemon: CurrentDaemon, name: str) -> None:
     try:
@@ -71,4 +96,11 @@ def _absent(name: str) -> HTTPException:
 
 
 def _shown(view: View) -> dict[str, Any]:
-    return {"name": view.name, "id": view.id, "owner": owner_of(view), "keys": policy_of(view), "created_ns": view.created_ns}
+    return {
+        "name": view.name,
+        "id": view.id,
+        "owner": owner_of(view),
+        "keys": policy_of(view),
+        "snapshots": shows_snapshots(view),
+        "created_ns": view.created_ns,
+    }

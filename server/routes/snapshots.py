@@ -10,8 +10,9 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from element_store.types import Conflict, NotFound, Snapshot
+from server.hooks import HookFailed, Hooks, about
 from server.routes.context import CurrentDaemon
-from server.snapshots import Schedule, Schedules, spelled
+from server.snapshots import Keep, Schedule, Schedules, spelled
 
 router = APIRouter(prefix="/api/v1")
 PROTECTED_SECONDS_MAX = 100 * 366 * 24 * 3600
@@ -26,6 +27,8 @@ class NewSnapshot(Request):
     name: str
     protect_seconds: int = Field(0, ge=0, le=PROTECTED_SECONDS_MAX)
     """Nobody deletes it for so long."""
+    hooks: Hooks = Hooks()
+    """Commands around it; the answer comes when they have run."""
 
 
 class Restore(Request):
@@ -42,9 +45,14 @@ class NewClone(Request):
     """None: of what is there now."""
 
 
+class Clone(Request):
+    path: str
+
+
 class NewSchedule(Request):
     path: str
-    keep: Schedule
+    keep: Keep
+    hooks: Hooks = Hooks()
 
 
 @router.get("/snapshots")
@@ -58,11 +66,16 @@ async def list_snapshots(daemon: CurrentDaemon, path: str | None = None) -> list
 
 @router.post("/snapshots", status_code=201)
 async def create_snapshot(daemon: CurrentDaemon, new: NewSnapshot) -> dict[str, Any]:
-    until = time.time_ns() + new.protect_seconds * 1_000_000_000 if new.protect_seconds else 0
+    async def take() -> Snapshot:
+        until = time.time_ns() + new.protect_seconds * 1_000_000_000 if new.protect_seconds else 0
+        return await daemon.store.snapshots.create(new.path.encode(), new.name, protected_until_ns=until)
+
     try:
-        return _shown(await daemon.store.snapshots.create(new.path.encode(), new.name, protected_until_ns=until))
+        return _shown(await daemon.hooks.around(new.hooks, about(spelled(new.path), new.name), take))
     except NotFound as error:
         raise _absent(error, new.path, new.name) from None
+    except HookFailed as error:
+        raise HTTPException(409, str(error)) from None
     except Conflict:
         raise HTTPException(409, f"{new.path} has a snapshot {new.name} already") from None
 
@@ -86,6 +99,12 @@ async def delete_snapshot(daemon: CurrentDaemon, path: str, name: str) -> dict[s
         return {"deleted": name, "clones": await daemon.store.snapshots.delete(path.encode(), name)}
     except NotFound as error:
         raise _absent(error, path, name) from None
+    except Conflict as error:
+        if str(error) != "attached":
+            raise
+        raise HTTPException(
+            409, f"hosts have a volume of {name} attached; disconnect them, or `trefoil volume delete VOLUME@{name} --force`"
+        ) from None
 
 
 @router.post("/snapshots/protect")
@@ -103,7 +122,15 @@ async def restore_snapshot(daemon: CurrentDaemon, asked: Restore) -> dict[str, A
     try:
         return _shown(await daemon.store.snapshots.restore(asked.path.encode(), asked.name, undo=undo))
     except NotFound as error:
+        if str(error) == "path":
+            raise HTTPException(404, f"nothing is at {asked.path} now; trefoil clone {asked.path}@{asked.name} {asked.path}") from None
         raise _absent(error, asked.path, asked.name) from None
+    except Conflict as error:
+        what = {
+            "attached": f"hosts have a volume in {asked.path} attached; disconnect them first",
+            "snapshot": f"there is a snapshot {undo} already",
+        }
+        raise HTTPException(409, what.get(str(error), str(error))) from None
 
 
 @router.get("/snapshots/backlog")
@@ -123,24 +150,40 @@ async def create_clone(daemon: CurrentDaemon, new: NewClone) -> dict[str, Any]:
     return {"path": spelled(new.target), "element": element}
 
 
+@router.post("/clones/split", status_code=202)
+async def split_clone(daemon: CurrentDaemon, clone: Clone) -> dict[str, Any]:
+    try:
+        await daemon.store.snapshots.split(clone.path.encode())
+    except NotFound as error:
+        raise _absent(error, clone.path, "") from None
+    return {"path": spelled(clone.path)}
+
+
 @router.get("/snapshots/schedules")
 async def list_schedules(daemon: CurrentDaemon) -> list[dict[str, Any]]:
     found = await Schedules(daemon.store).list()
-    return [{"path": path, "keep": schedule.model_dump()} for path, schedule in sorted(found.items())]
+    return [_schedule(path, schedule) for path, schedule in sorted(found.items())]
 
 
 @router.put("/snapshots/schedules")
 async def set_schedule(daemon: CurrentDaemon, new: NewSchedule) -> dict[str, Any]:
-    if not new.keep.kept():
+    schedule = Schedule(**new.keep.model_dump(), hooks=new.hooks)
+    if not schedule.kept():
         raise HTTPException(400, "a schedule keeps at least one snapshot of an hour, day, week or month")
-    await Schedules(daemon.store).set(new.path, new.keep)
-    return {"path": spelled(new.path), "keep": new.keep.model_dump()}
+    daemon.hooks.check(new.hooks)
+    await Schedules(daemon.store).set(new.path, schedule)
+    return _schedule(spelled(new.path), schedule)
 
 
 @router.delete("/snapshots/schedules", status_code=204)
 async def delete_schedule(daemon: CurrentDaemon, path: str) -> None:
     if not await Schedules(daemon.store).delete(path):
         raise HTTPException(404, f"{path} has no schedule")
+
+
+def _schedule(path: str, schedule: Schedule) -> dict[str, Any]:
+    hooks = {"hooks": schedule.hooks.model_dump()} if schedule.hooks else {}
+    return {"path": path, "keep": schedule.model_dump(exclude={"hooks"}), **hooks}
 
 
 def _absent(error: NotFound, path: str, name: str) -> HTTPException:

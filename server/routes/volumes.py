@@ -61,6 +61,12 @@ async def from_file(blocks: CurrentBlocks, file: FromFile) -> dict[str, Any]:
     return _shown(await blocks.from_file(file.name, file.block_size))
 
 
+@router.post("/show")
+async def show(blocks: CurrentBlocks, volume: Named) -> dict[str, Any]:
+    """NAME@SNAPSHOT."""
+    return _shown(await blocks.show(volume.name))
+
+
 @router.post("/to-file")
 async def to_file(blocks: CurrentBlocks, volume: ToFile) -> dict[str, Any]:
     return _shown(await blocks.to_file(volume.name, force=volume.force))

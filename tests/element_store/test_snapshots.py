@@ -60,3 +60,30 @@ async def test_clones_restores_and_deletions(store: Store):
     with pytest.raises(NotFound):
         await snapshots.delete(b"/v", "one")
     assert (await store.check()).count == 0
+
+
+async def test_a_part_is_restored_and_a_clone_split(store: Store):
+    snapshots = store.snapshots
+    await store.create_view("v", Attributes(mode=0o755))
+    for key in (b"a/b", b"c"):
+        await store.put("v", key, b"old", Attributes(mode=0o644))
+    await snapshots.create(b"/v", "one")
+    for key in (b"a/b", b"a/later", b"c"):
+        await store.put("v", key, b"newer", Attributes(mode=0o644))
+    kept = await snapshots.restore(b"/v/a", "one", undo="before")
+    assert (kept.path, kept.automatic) == (b"/v/a", True)
+    assert [await read(store, "v", key) for key in (b"a/b", b"c")] == [b"old", b"newer"]
+    with pytest.raises(NotFound):
+        await read(store, "v", b"a/later")
+    await snapshots.restore(b"/v/a", "before", undo="after")
+    await snapshots.restore(b"/v/c", "one", undo="before-c")
+    assert [await read(store, "v", key) for key in (b"a/later", b"c")] == [b"newer", b"old"]
+    await snapshots.clone(b"/v/a", b"/w", snapshot="one")
+    await snapshots.split(b"/w")
+    with pytest.raises(Invalid):
+        await snapshots.split(b"/v")
+    while (await snapshots.backlog()).jobs:
+        pass
+    assert await snapshots.delete(b"/v", "one") == 1, "the restored file keeps what it shares with it"
+    assert await read(store, "w", b"b") == b"old"
+    assert (await store.check()).count == 0

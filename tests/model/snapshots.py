@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from element_store.types import Conflict, NotFound, Snapshot, SnapshotSpace
+from element_store.types import Conflict, Invalid, NotFound, Snapshot, SnapshotSpace
 
 
 def spelled(path: bytes) -> bytes:
@@ -74,6 +74,11 @@ class ModelSnapshots:
     async def restore(self, path: bytes, name: str, *, undo: str) -> Snapshot:
         self._find(path, name)
         return self._take(path, undo, 0, automatic=True)
+
+    async def split(self, path: bytes) -> None:
+        if spelled(path) not in self._clones:
+            raise Invalid("what is split is a clone that shares something with a snapshot")
+        self._clones[spelled(path)] = (b"", None)
 
     async def backlog(self) -> tuple[int, int]:
         return (0, 0)

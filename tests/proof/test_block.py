@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from server.client import AdminClient, connect
+from server.errors import UserError
 from tests.proof.block.host import Host, Refused
 from tests.proof.daemon import Daemon, free_port, trefoil
 from tests.proof.s3 import S3Client
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 BUCKET = "images"
 NQN = "nqn.2014-08.org.nvmexpress:uuid:2fa11b4e-28ba-41d2-883f-0016d3cca427"
 BLOCK = 4096
+WRITE_PROTECTED = 0x20
 RESTARTS = 3
 SECONDS_BETWEEN = 1.0
 RECONNECT_SECONDS_MAX = 90.0
@@ -107,6 +109,52 @@ def test_one_volume_by_host_s3_and_mount(place: Place):
         with file.open("r+b", buffering=0) as opened:
             opened.write(b"by the mount")
         assert s3.get("disk.img") == b"by the mount" + bytes(expected)[12:]
+    assert place.admin.post("/api/v1/check", {})["faults"] == 0
+
+
+def test_a_snapshot_of_a_volume_is_a_namespace_that_only_reads(place: Place):
+    place.admin.post("/api/v1/volumes", {"name": "disk", "size": 8 << 20})
+    place.admin.post("/api/v1/hosts", {"nqn": NQN})
+    with place.attach("disk") as host:
+        (nsid,) = host.namespaces()
+        old, new = b"o" * 4096, b"n" * 4096
+        host.write(nsid, 4096, old)
+        host.flush(nsid)
+        place.admin.post("/api/v1/snapshots", {"path": "/volumes", "name": "one"})
+        host.write(nsid, 4096, new, durable=True)
+        shown = place.admin.post("/api/v1/volumes/show", {"name": "disk@one"})
+        assert (shown["path"], shown["read_only"], shown["size"]) == ("volumes/disk@one", True, 8 << 20)
+        # A host that may see everything is told of the namespace that came.
+        until(lambda: shown["id"] in host.namespaces())
+        assert host.log(4, 4096)[:4] == shown["id"].to_bytes(4, "little")
+        image = shown["id"]
+        assert host.identify(0, image)[99] == 1 and host.identify(0, nsid)[99] == 0
+        assert host.namespace(image).nguid != host.namespace(nsid).nguid
+        for change in (
+            lambda: host.write(image, 4096, new),
+            lambda: host.zero(image, 4096, 4096),
+            lambda: host.deallocate(image, 0, 4096),
+            lambda: host.compare_and_write(image, 4096, old, new),
+        ):
+            with pytest.raises(Refused) as refused:
+                change()
+            assert refused.value.status == WRITE_PROTECTED
+        host.flush(image)
+        assert (host.read(image, 4096, 4096), host.read(nsid, 4096, 4096)) == (old, new)
+        with pytest.raises(UserError, match="attached"):
+            place.admin.delete("/api/v1/snapshots", path="/volumes", name="one")
+        host.say_goodbye()
+    until(lambda: place.volume("volumes/disk@one")["handles"] == 0)
+    place.daemon.kill()
+    place.daemon.start()
+    with place.attach("disk@one") as host:
+        assert host.read(image, 4096, 4096) == old
+        place.admin.delete("/api/v1/volumes?name=disk%40one&force=true")
+        until(lambda: image not in host.namespaces())
+        assert host.log(4, 4096)[:4] == image.to_bytes(4, "little")
+        with pytest.raises(Refused):
+            host.read(image, 4096, 4096)
+    place.admin.delete("/api/v1/snapshots", path="/volumes", name="one")
     assert place.admin.post("/api/v1/check", {})["faults"] == 0
 
 

@@ -14,6 +14,7 @@ from protocols.auth import Authenticator
 from server.admin import create_admin
 from server.config import FileSection, NfsSection, Settings
 from server.daemon import Daemon, Phase
+from server.hooks import HookRunner
 from server.mount import Mounts
 from server.state import StateDirectory
 from server.telemetry.collector import StoreCollector
@@ -34,6 +35,7 @@ async def running(tmp_path: Path) -> Daemon:
         registry,
         collector,
         Mounts(store, FileSection()),
+        HookRunner(None),
         Phase.READY,
     )
     await daemon.accounts.ensure_root("ROOTKEY", "root-secret")

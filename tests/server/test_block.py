@@ -6,7 +6,7 @@ import pytest
 
 from element_store import Invalid, Volume
 from protocols.block import Host, new_key, subsystem_nqn
-from server.block import connect_lines, volume_path
+from server.block import connect_lines, split_snapshot, volume_path
 from server.cli.volume import parsed_size
 from server.config import BlockSection
 from server.doctor import check_block
@@ -27,6 +27,14 @@ def test_a_name_without_a_slash_is_in_the_bucket_of_volumes(name: str, path: str
 def test_what_is_no_name_is_refused(name: str):
     with pytest.raises(Invalid, match="no name of a volume"):
         volume_path(name)
+
+
+def test_a_snapshot_of_a_volume_is_named_by_both():
+    assert split_snapshot("disk@one") == ("disk", "one")
+    assert split_snapshot("images/a@b@one") == ("images/a@b", "one")
+    for name in ("disk", "@one", "disk@"):
+        with pytest.raises(Invalid, match="NAME@SNAPSHOT"):
+            split_snapshot(name)
 
 
 @pytest.mark.parametrize(("text", "size"), [("512", 512), ("4k", 4096), ("20G", 20 << 30), ("1 TiB", 1 << 40), ("3MB", 3 << 20)])

@@ -54,6 +54,10 @@ impl Snapshots {
         self.shared.call(py, move |store| store.restore_snapshot(&path, &name, &undo))
     }
 
+    fn split(&self, py: Python<'_>, path: Vec<u8>) -> Future {
+        self.shared.call(py, move |store| store.split_clone(&path))
+    }
+
     fn backlog(&self, py: Python<'_>) -> Future {
         self.shared.call(py, |store| store.snapshot_backlog())
     }

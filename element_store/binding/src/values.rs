@@ -355,6 +355,7 @@ impl ToPython for VolumeInfo {
             self.allocated_bytes,
             self.handles,
             self.is_unlocked,
+            volume.read_only,
         );
         types(py)?.volume.call1(py, arguments)
     }

@@ -31,6 +31,10 @@ impl Volumes {
         self.shared.call(py, move |store| store.volume_from_file(&path, block_size))
     }
 
+    fn show(&self, py: Python<'_>, path: String, snapshot: String) -> Future {
+        self.shared.call(py, move |store| store.show_snapshot_of_volume(&path, &snapshot))
+    }
+
     fn to_file(&self, py: Python<'_>, id: u32, force: bool) -> Future {
         self.shared.call(py, move |store| store.volume_to_file(id, force))
     }

@@ -13,6 +13,7 @@ from protocols.s3.naming import check_key
 from protocols.s3.payload import Payload
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
+from protocols.s3.snapshot_keys import is_below, refusal
 from protocols.s3.versions import parse_version, version_text
 
 KEYS_MAX = 1000
@@ -70,6 +71,9 @@ def _deleted(entry: _Entry, deletion: Deletion) -> str:
 
 async def run(context: Context, request: Request) -> Response:
     entries, quiet = await Payload(request, context.config).document(parse_delete)
+    for entry in entries:
+        if request.shows_snapshots and is_below(entry.key.encode()):
+            entry.error = refusal()
     sound = [entry for entry in entries if entry.error is None]
     results = await context.store.delete_many(
         request.bucket,

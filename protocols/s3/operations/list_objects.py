@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocols.s3.context import Context
-from protocols.s3.listing import Encoding, common_prefixes, contents, max_keys, owner_element, sayable_page
+from protocols.s3.listing import Encoding, common_prefixes, contents, listed_page, max_keys, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 
@@ -13,7 +13,7 @@ async def run(context: Context, request: Request) -> Response:
     encoding = Encoding(request)
     limit = max_keys(request)
     prefix, delimiter, marker = (query.get(name, "").encode() for name in ("prefix", "delimiter", "marker"))
-    page = await sayable_page(context.store, request.bucket, prefix=prefix, delimiter=delimiter, after=marker, limit=limit)
+    page = await listed_page(context.store, request, prefix=prefix, delimiter=delimiter, after=marker, limit=limit)
     owner = owner_element(await context.owner_user(request.owner)) if page.elements else ""
     truncated = page.next_after is not None and limit > 0
     # The last that can be said; what cannot be said behind it is passed over once more.

@@ -8,7 +8,7 @@ import binascii
 from protocols.s3 import xml
 from protocols.s3.context import Context
 from protocols.s3.errors import invalid_argument
-from protocols.s3.listing import Encoding, common_prefixes, contents, max_keys, owner_element, sayable_page
+from protocols.s3.listing import Encoding, common_prefixes, contents, listed_page, max_keys, owner_element
 from protocols.s3.request import Request
 from protocols.s3.response import Response, xml_response
 
@@ -37,7 +37,7 @@ async def run(context: Context, request: Request) -> Response:
     prefix, delimiter, start_after = (query.get(name, "").encode() for name in ("prefix", "delimiter", "start-after"))
     token = query.get("continuation-token")
     after = decode_token(token) if token else start_after
-    page = await sayable_page(context.store, request.bucket, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+    page = await listed_page(context.store, request, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
     owner = owner_element(await context.owner_user(request.owner)) if query.get("fetch-owner") == "true" else ""
     truncated = page.next_after is not None and limit > 0
     inner = [

@@ -85,6 +85,7 @@ async def _admit(context: Context, request: Request, fields: Mapping[str, str]) 
         policy = parse_policy(fields["policy"])
         policy.check({**fields, "key": request.key.decode(), "bucket": request.bucket}, time.time())
     await context.authorize(request, Access.WRITE)
+    context.enter_snapshot(request, "PostObject")
     return policy
 
 

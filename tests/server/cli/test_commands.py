@@ -22,6 +22,9 @@ def test_buckets(daemon):
     assert "cli-one" in daemon.trefoil("bucket", "list").stdout
     daemon.trefoil("bucket", "create", "cli-two", "--keys", "posix")
     assert "owned by root, posix keys" in daemon.trefoil("bucket", "show", "cli-two").stdout
+    assert "cli-two shows snapshots as keys" in daemon.trefoil("bucket", "set", "cli-two", "--snapshots").stdout
+    assert "posix keys, snapshots as keys" in daemon.trefoil("bucket", "show", "cli-two").stdout
+    assert answer(daemon.trefoil("bucket", "set", "cli-two", "--no-snapshots", "--json"))["snapshots"] is False
     daemon.trefoil("bucket", "delete", "cli-two")
     assert answer(daemon.trefoil("bucket", "delete", "cli-one", "--json")) == {"deleted": "cli-one"}
     assert answer(daemon.trefoil("bucket", "list", "--json")) == []
@@ -44,6 +47,8 @@ def test_snapshots_and_clones(daemon):
     assert "protected until" in daemon.trefoil("snapshot", "list").stdout
     assert "protected until" in daemon.trefoil("snapshot", "protect", "/cli-snap", "before", "1h").stdout
     assert "before alone holds" in daemon.trefoil("snapshot", "space", "/cli-snap", "before").stdout
+    assert "/cli-clone gets rows of its own" in daemon.trefoil("clone", "split", "/cli-clone").stdout
+    assert "a clone that shares something" in daemon.trefoil("clone", "split", "/cli-snap").stderr
     daemon.trefoil("snapshot", "create", "/cli-snap", "gone")
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stdout == "deleted gone of /cli-snap\n"
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stderr == "trefoil: /cli-snap has no snapshot gone\n"
@@ -54,6 +59,9 @@ def test_schedules(daemon):
     assert "at least one" in daemon.trefoil("snapshot", "schedule", "set", "/cli-sched").stderr
     listed = answer(daemon.trefoil("snapshot", "schedule", "list", "--json"))
     assert listed == [{"path": "/cli-sched", "keep": {"hour": 24, "day": 0, "week": 0, "month": 0}}]
+    refused = daemon.trefoil("snapshot", "schedule", "set", "/cli-sched", "--day", "7", "--before", "freeze").stderr
+    assert "snapshot.hooks" in refused and refused.count("\n") == 1
+    assert "snapshot.hooks" in daemon.trefoil("snapshot", "create", "/cli-sched", "one", "--after", "thaw").stderr
     assert "no schedule any more" in daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").stdout
     assert daemon.trefoil("snapshot", "schedule", "delete", "/cli-sched").returncode == Exit.FAILED
 

@@ -401,7 +401,7 @@ pub fn rename(tx: &mut Transaction, from: (u64, &[u8]), to: (u64, &[u8]), replac
 }
 
 /// A history stays with its key, so a directory that holds keys with one is copied by its user, key by key. Raises EXDEV.
-fn keep_history(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<()> {
+pub(super) fn keep_history(rows: &dyn Rows, directory: u64, spelled: &[u8]) -> Result<()> {
     let Some((view, key)) = history(rows, directory, spelled)? else {
         return Ok(());
     };

@@ -125,6 +125,7 @@ impl<'a> Versioned<'a> {
         };
         match self.spaces.known(space) {
             Ok(space) if space.row.origin.is_some() => shown(self.merged(space, from, to, reverse, None)),
+            Ok(space) if space.row.is_split => shown(self.raw.range(from, to, reverse)),
             Ok(_) => self.raw.range(from, to, reverse),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -132,17 +133,37 @@ impl<'a> Versioned<'a> {
 
     /// The space's rows, as they are or as they were at an epoch, laid over its origin's. Tombstones are among them.
     fn merged(self, space: &'a Space, from: &[u8], to: &[u8], reverse: bool, epoch: Option<u64>) -> RangeIter<'a> {
-        let (table, end) = (from[0], keys::space_span(from[0], space.id).1);
+        let end = keys::space_span(from[0], space.id).1;
         let to = to.min(end.as_slice());
         let own = match epoch {
             None => self.raw.range(from, to, reverse),
             Some(epoch) => self.own_range_at(from, to, reverse, epoch),
         };
-        let Some(origin) = space.row.origin else { return own };
+        if space.row.origin.is_none() {
+            return own;
+        }
+        Box::new(Overlay {
+            over: own.peekable(),
+            under: self.inherited_from(space, from, to, reverse).peekable(),
+            reverse,
+        })
+    }
+
+    /// What the space's origin shows in a range of the space.
+    pub fn inherited_range(self, space: &'a Space, from: &[u8], to: &[u8]) -> RangeIter<'a> {
+        self.inherited_from(space, from, to, false)
+    }
+
+    /// `to`: at most the end of the space.
+    fn inherited_from(self, space: &'a Space, from: &[u8], to: &[u8], reverse: bool) -> RangeIter<'a> {
+        let Some(origin) = space.row.origin.filter(|_| from < to) else {
+            return Box::new(std::iter::empty());
+        };
         let origin_space = match self.spaces.known(origin.space) {
             Ok(found) => found,
             Err(error) => return Box::new(std::iter::once(Err(error))),
         };
+        let (table, end) = (from[0], keys::space_span(from[0], space.id).1);
         let there_to = if to == end {
             keys::space_span(table, origin.space).1
         } else {
@@ -155,11 +176,7 @@ impl<'a> Versioned<'a> {
             let value = retag(space, &key, value)?;
             Ok((key, value))
         });
-        Box::new(Overlay {
-            over: own.peekable(),
-            under: (Box::new(moved) as RangeIter<'a>).peekable(),
-            reverse,
-        })
+        Box::new(moved)
     }
 
     fn own_range_at(self, from: &[u8], to: &[u8], reverse: bool, epoch: u64) -> RangeIter<'a> {
@@ -298,7 +315,7 @@ impl View {
         self.raw.sequence()
     }
 
-    fn versioned(&self) -> Versioned<'_> {
+    pub fn versioned(&self) -> Versioned<'_> {
         Versioned {
             raw: &self.raw,
             spaces: &self.spaces,

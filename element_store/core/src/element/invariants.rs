@@ -232,17 +232,23 @@ fn check_tree(seen: &Seen, findings: &mut Findings) -> Result<BTreeMap<u64, Opti
         orphans.insert(keys::id_of(key));
         Ok(())
     })?;
+    let work = snapshot_work::list(rows)?.into_iter();
+    let trees: HashSet<u64> = work
+        .filter(|work| work.kind == snapshot_work::TREE)
+        .map(|work| work.epoch)
+        .collect();
     let mut files = BTreeMap::new();
     seen.scan(keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
         let names = named.remove(&id).unwrap_or_default();
-        let is_orphan = orphans.remove(&id) || row.links == 0 && seen.is_clone(id);
+        let is_orphan = orphans.remove(&id) || trees.contains(&id) || row.links == 0 && seen.is_clone(id);
         if names.links == 0 && id != keys::ROOT && !is_orphan || names.kinds.iter().any(|kind| *kind != row.kind) {
             findings.add(format!("element {id} has no name of its kind"));
         }
+        let below = directories.remove(&id).unwrap_or(0);
         let links = match row.kind {
             Kind::Directory if is_orphan => 0,
-            Kind::Directory => 2 + directories.remove(&id).unwrap_or(0),
+            Kind::Directory => 2 + below,
             _ => names.links,
         };
         if row.links != links {

@@ -23,12 +23,16 @@ pub mod metadata;
 pub mod modes;
 pub mod namespace;
 pub mod path;
+mod removed_trees;
+pub mod restore;
 pub mod rows;
 pub mod shared;
 pub mod snapshot_directory;
+pub mod snapshot_paths;
 pub mod snapshot_work;
 pub mod snapshots;
 pub mod space;
+pub mod split;
 #[cfg(test)]
 mod tests;
 pub mod transaction;

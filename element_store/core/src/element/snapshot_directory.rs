@@ -30,11 +30,20 @@ pub fn is_here(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<bool> {
     Ok(may_be && snapshots::lineage_of(rows, directory)?.is_some() && find(rows, directory, name)?.is_none())
 }
 
+/// Those of its lines.
+fn infos(rows: &dyn Rows, directory: u64) -> Result<Vec<SnapshotInfo>> {
+    let lineages = snapshots::lineages_of(rows, directory)?;
+    if lineages.is_empty() {
+        return fail(Errno::STALE);
+    }
+    let infos = lineages.into_iter().map(|lineage| snapshots::list(rows, Some(lineage)));
+    Ok(infos.collect::<Result<Vec<_>>>()?.concat())
+}
+
 /// Those that show the directory, oldest first.
 fn all(rows: &dyn Rows, directory: u64) -> Result<Vec<(SnapshotInfo, u64)>> {
-    let lineage = snapshots::lineage_of(rows, directory)?.ok_or(Error::File(Errno::STALE))?;
     let mut found = Vec::new();
-    for info in snapshots::list(rows, Some(lineage))? {
+    for info in infos(rows, directory)? {
         if let Some(seen) = snapshots::seen_by(rows, directory, &info)? {
             found.push((info, seen));
         }
@@ -50,8 +59,7 @@ pub fn row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
     if above.kind != Kind::Directory {
         return fail(Errno::STALE);
     }
-    let lineage = snapshots::lineage_of(rows, directory)?.ok_or(Error::File(Errno::STALE))?;
-    let infos = snapshots::list(rows, Some(lineage))?;
+    let infos = infos(rows, directory)?;
     let newest = infos.iter().map(|info| info.row.created_ns).max().unwrap_or(above.created_ns);
     let attributes = Attributes {
         mode: MODE,

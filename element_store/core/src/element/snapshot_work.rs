@@ -4,11 +4,11 @@
 //! work can be begun again from its row; a row goes with the last step.
 
 use super::content::{self, forget_mapping};
-use super::history::TABLES;
+use super::history::{TABLES, Versioned};
 use super::rows::{MappingRow, born, is_tombstone};
 use super::space::{Origin, Space};
 use super::transaction::Transaction;
-use super::{Rows, keys};
+use super::{Rows, keys, removed_trees, split};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 
@@ -16,6 +16,10 @@ use std::collections::HashMap;
 pub const TRIM: u8 = 0;
 /// A space to which nothing leads.
 pub const DROP: u8 = 1;
+/// A directory to which nothing leads, and what lies below; its element instead of an epoch.
+pub const TREE: u8 = 2;
+/// A clone that is to share nothing with its origin; its group instead of an epoch.
+pub const SPLIT: u8 = 3;
 
 /// One row of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +27,8 @@ pub struct Work {
     pub kind: u8,
     pub space: u64,
     pub epoch: u64,
-    /// The key of the dead list that was looked at last; empty: none yet.
-    after: Vec<u8>,
+    /// The key of the dead list that was looked at last; empty: none yet. Of a split: where it is.
+    pub(super) after: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +61,15 @@ pub fn list(rows: &dyn Rows) -> Result<Vec<Work>> {
     Ok(found)
 }
 
-/// Rows of dead lists that the work has to look at still, at most `limit`.
-pub fn backlog(rows: &dyn Rows, work: &Work, limit: usize) -> Result<usize> {
+/// What the work has to look at still, at most `limit`: rows, or entries of a tree.
+pub fn backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<usize> {
     let (from, to) = match work.kind {
+        TREE => return removed_trees::backlog(&rows, work.epoch, limit),
+        SPLIT => return split::backlog(rows, work, limit),
         TRIM => (dead_from(work), keys::span(keys::DEAD, work.space).1),
         _ => keys::space_span(keys::MAPPING, work.space),
     };
-    Ok(rows.get_range(&from, &to, limit, false)?.len())
+    Ok(rows.raw.get_range(&from, &to, limit, false)?.len())
 }
 
 /// `limit`: rows; a step ends before it writes much more than `bytes_max`.
@@ -71,6 +77,8 @@ pub fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -
     tx.begin_freeing();
     let step = match work.kind {
         TRIM => trim(tx, work, limit, bytes_max)?,
+        TREE => removed_trees::step(tx, work, limit, bytes_max)?,
+        SPLIT => split::step(tx, work, limit, bytes_max)?,
         _ => drop_space(tx, work.space, limit, bytes_max)?,
     };
     if step == Step::Done {
@@ -174,6 +182,10 @@ fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize) -> 
                     forget_mapping(tx, value)?;
                 }
                 tx.erase(key)?;
+                // With its row in the dead list, which others may be walking.
+                if let Some((live, died)) = keys::history_of(key).filter(|_| key[0] == keys::HISTORY) {
+                    tx.erase(&keys::dead(id, died, live))?;
+                }
                 if tx.encoded_bytes_max() >= bytes_max {
                     return Ok(Step::More);
                 }

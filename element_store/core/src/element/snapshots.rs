@@ -111,6 +111,8 @@ pub(super) fn new_root(tx: &mut Transaction) -> Result<u64> {
         group: 0,
         is_image: false,
         is_left: false,
+        is_restored: false,
+        is_split: false,
         created_ns: tx.now_ns,
     };
     tx.add_spaces(vec![(space, row)])?;
@@ -118,12 +120,24 @@ pub(super) fn new_root(tx: &mut Transaction) -> Result<u64> {
 }
 
 /// One space that a new group has a member for.
-struct Part {
-    origin: Origin,
+pub(super) struct Part {
+    pub origin: Origin,
     /// In the origin's space, as `parent` is a space beside it.
-    root: u64,
-    parent: u64,
-    lineage: u64,
+    pub root: u64,
+    pub parent: u64,
+    pub lineage: u64,
+    pub is_restored: bool,
+}
+
+/// Whose lines new spaces belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Those of their origins.
+    Kept,
+    /// Their own.
+    New,
+    /// Their own, and the first takes the place of something.
+    NewInPlace,
 }
 
 /// An element and the spaces of the clones below it, the element's first, as they are now.
@@ -140,6 +154,7 @@ fn live_parts(tx: &Transaction, element: u64, epoch: u64) -> Result<Vec<Part>> {
             root: if id == space { element } else { row.root },
             parent: row.parent,
             lineage: row.lineage,
+            is_restored: row.is_restored,
         });
     }
     Ok(parts)
@@ -151,7 +166,7 @@ fn is_below(rows: &dyn Rows, root: u64, element: u64) -> Result<bool> {
 }
 
 /// The image of an element and those of its group that lie below it, as origins for others.
-fn image_parts(tx: &Transaction, element: u64) -> Result<Vec<Part>> {
+pub(super) fn image_parts(tx: &Transaction, element: u64) -> Result<Vec<Part>> {
     let (spaces, image) = (tx.spaces(), keys::space_of(element));
     let group: Vec<u64> = spaces.known(image)?.members.values().copied().collect();
     let (mut found, mut at) = (vec![image], 0);
@@ -173,13 +188,14 @@ fn image_parts(tx: &Transaction, element: u64) -> Result<Vec<Part>> {
             root: keys::in_space(row.root, origin.space),
             parent: origin_of(row.parent).map_or(0, |origin| origin.space),
             lineage: row.lineage,
+            is_restored: row.is_restored,
         })
     };
     found.into_iter().map(part).collect()
 }
 
 /// New spaces for all parts; the first is that of the top, whose parent is given.
-fn spawn(tx: &mut Transaction, parts: &[Part], parent: u64, is_image: bool, keep_lineage: bool) -> Result<Vec<u64>> {
+pub(super) fn spawn(tx: &mut Transaction, parts: &[Part], parent: u64, is_image: bool, lines: Lines) -> Result<Vec<u64>> {
     let ids = tx.spaces().next_ids(parts.len())?;
     let group = tx.new_id();
     let member = |space: u64| parts.iter().position(|part| part.origin.space == space).map(|at| ids[at]);
@@ -188,10 +204,16 @@ fn spawn(tx: &mut Transaction, parts: &[Part], parent: u64, is_image: bool, keep
             root: keys::in_space(part.root, *id),
             parent: if at == 0 { parent } else { member(part.parent).unwrap_or(0) },
             origin: Some(part.origin),
-            lineage: if keep_lineage { part.lineage } else { tx.new_id() },
+            lineage: if lines == Lines::Kept { part.lineage } else { tx.new_id() },
             group,
             is_image,
             is_left: false,
+            is_restored: match lines {
+                Lines::NewInPlace if at == 0 => true,
+                Lines::New if at == 0 => false,
+                _ => part.is_restored,
+            },
+            is_split: false,
             created_ns: tx.now_ns,
         };
         (*id, row)
@@ -219,7 +241,7 @@ pub fn take(tx: &mut Transaction, element: u64, request: &Request) -> Result<Sna
         }
     }
     let parent = tx.spaces().known(space)?.row.parent;
-    let ids = spawn(tx, &parts, parent, true, true)?;
+    let ids = spawn(tx, &parts, parent, true, Lines::Kept)?;
     tx.raise_epoch()?;
     let group = tx.spaces().known(ids[0])?.row.group;
     let row = |at: usize| SnapshotRow {
@@ -280,10 +302,36 @@ pub fn lineage_of(rows: &dyn Rows, element: u64) -> Result<Option<u64>> {
     Ok(row.filter(|row| !row.is_image).map(|row| row.lineage))
 }
 
-/// The element as a snapshot of its lineage has it. Raises NotFound("snapshot") also for what the snapshot does not hold.
+/// The lines whose snapshots show an element: its space's, and that of the space around it if it was restored in its place there.
+pub fn lineages_of(rows: &dyn Rows, element: u64) -> Result<Vec<u64>> {
+    let (mut space, mut found) = (keys::space_of(element), Vec::new());
+    loop {
+        let row = rows.get(&keys::space(space))?.map(|row| SpaceRow::decode(&row)).transpose()?;
+        let Some(row) = row.filter(|row| !row.is_image) else {
+            return Ok(found);
+        };
+        found.push(row.lineage);
+        if !row.is_restored {
+            return Ok(found);
+        }
+        space = row.parent;
+    }
+}
+
+/// A snapshot of one of those, the innermost first. Raises NotFound("snapshot").
+pub fn get_any(rows: &dyn Rows, element: u64, name: &str) -> Result<SnapshotInfo> {
+    for lineage in lineages_of(rows, element)? {
+        match get(rows, lineage, name) {
+            Err(Error::NotFound(_)) => {}
+            found => return found,
+        }
+    }
+    Err(absent())
+}
+
+/// The element as a snapshot has it that shows it. Raises NotFound("snapshot") also for what the snapshot does not hold.
 pub fn seen_in(rows: &dyn Rows, element: u64, name: &str) -> Result<u64> {
-    let lineage = lineage_of(rows, element)?.ok_or_else(absent)?;
-    seen_by(rows, element, &get(rows, lineage, name)?)?.ok_or_else(absent)
+    seen_by(rows, element, &get_any(rows, element, name)?)?.ok_or_else(absent)
 }
 
 /// The same of a snapshot of its lineage; none if that does not hold it.
@@ -322,61 +370,6 @@ pub(super) fn aliased(rows: &dyn Rows, alias: &str) -> Result<Option<u64>> {
     }
 }
 
-/// What a path of files leads to: (its directory, how that spells it, the element).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub directory: u64,
-    pub spelled: Vec<u8>,
-    pub element: u64,
-}
-
-fn steps(path: &[u8]) -> Vec<&[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect()
-}
-
-fn no_path() -> Error {
-    Error::NotFound("path".into())
-}
-
-fn step(rows: &dyn Rows, directory: u64, name: &[u8]) -> Result<Place> {
-    check_name(name).map_err(|_| no_path())?;
-    let (element, spelled) = find(rows, directory, name)?.ok_or_else(no_path)?;
-    Ok(Place {
-        directory,
-        spelled,
-        element,
-    })
-}
-
-/// Raises NotFound("path").
-pub fn resolve(rows: &dyn Rows, path: &[u8]) -> Result<Place> {
-    let (mut at, mut found) = (keys::ROOT, None);
-    for name in steps(path) {
-        let place = step(rows, at, name)?;
-        at = place.element;
-        found = Some(place);
-    }
-    found.ok_or_else(no_path)
-}
-
-/// What lay at a path when a snapshot of it, or of anything above it, was taken. Raises NotFound("path"), NotFound("snapshot").
-pub fn resolve_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
-    let names = steps(path);
-    let mut at = keys::ROOT;
-    for (depth, name_here) in names.iter().enumerate() {
-        at = step(rows, at, name_here)?.element;
-        let seen = match lineage_of(rows, at)?.map(|lineage| get(rows, lineage, name)) {
-            Some(Ok(info)) if keys::number_of(info.row.root) == keys::number_of(at) => info.row.root,
-            Some(Err(error)) if !matches!(error, Error::NotFound(_)) => return Err(error),
-            _ => continue,
-        };
-        return names[depth + 1..]
-            .iter()
-            .try_fold(seen, |at, name| Ok(step(rows, at, name)?.element));
-    }
-    Err(absent())
-}
-
 /// Writable at once, sharing everything: of an element of a snapshot, or of one as it is now. Raises Invalid, Conflict, NotFound.
 pub fn clone(tx: &mut Transaction, source: u64, directory: u64, name: &[u8]) -> Result<u64> {
     let space = keys::space_of(source);
@@ -394,7 +387,7 @@ pub fn clone(tx: &mut Transaction, source: u64, directory: u64, name: &[u8]) -> 
         live_parts(tx, source, epoch)?
     };
     parts[0].root = keys::in_space(source, parts[0].origin.space);
-    let ids = spawn(tx, &parts, keys::space_of(directory), false, false)?;
+    let ids = spawn(tx, &parts, keys::space_of(directory), false, Lines::New)?;
     if !is_image {
         tx.raise_epoch()?;
     }
@@ -431,7 +424,14 @@ fn place_for(tx: &mut Transaction, row: &ElementRow, directory: u64, name: &[u8]
 }
 
 /// The root of a new space, of that row in its origin, gets its own row and its name.
-fn enter_root(tx: &mut Transaction, root: u64, row: ElementRow, directory: u64, spelled: &[u8], is_restored: bool) -> Result<()> {
+pub(super) fn enter_root(
+    tx: &mut Transaction,
+    root: u64,
+    row: ElementRow,
+    directory: u64,
+    spelled: &[u8],
+    is_restored: bool,
+) -> Result<()> {
     let mut row = ElementRow {
         implicit: false,
         changed_ns: tx.now_ns,
@@ -452,50 +452,8 @@ fn enter_root(tx: &mut Transaction, root: u64, row: ElementRow, directory: u64, 
     directory::enter(tx, directory, spelled, root, kind)
 }
 
-/// The root of a space as a snapshot has it takes the place of what is there now, which is kept as another snapshot. Returns that, and the new root.
-pub fn restore(tx: &mut Transaction, place: &Place, name: &str, undo: &Request) -> Result<(SnapshotInfo, u64)> {
-    let space = keys::space_of(place.element);
-    let now = tx.spaces().known(space)?.row.clone();
-    if now.root != place.element {
-        return Err(Error::Invalid(
-            "what is restored in place is a view or a clone; anything else is copied out of the snapshot".into(),
-        ));
-    }
-    let info = get(tx, now.lineage, name)?;
-    if keys::number_of(info.row.root) != keys::number_of(place.element) {
-        return Err(Error::Invalid("that snapshot is of a part only; copy or clone it".into()));
-    }
-    let kept = take(tx, place.element, undo)?;
-    let parts = image_parts(tx, info.row.root)?;
-    let row = path::element(tx, info.row.root)?;
-    let ids = spawn(tx, &parts, now.parent, false, true)?;
-    let root = keys::in_space(place.element, ids[0]);
-    move_uploads(tx, place.element, root)?;
-    let clones = parts.iter().zip(&ids).map(|(part, id)| (part.lineage, *id)).collect();
-    enter_root(tx, root, row, place.directory, &place.spelled, true)?;
-    volumes::restored(tx, &clones)?;
-    abandon(tx, space)?;
-    Ok((kept, root))
-}
-
-/// Raises Limit.
-fn move_uploads(tx: &mut Transaction, from: u64, to: u64) -> Result<()> {
-    let (first, last) = keys::span(keys::UPLOAD, from);
-    let uploads = tx.rows_in(&first, &last, UPLOADS_MAX + 1)?;
-    if uploads.len() > UPLOADS_MAX {
-        return Err(Error::Limit(format!(
-            "a view with more than {UPLOADS_MAX} uploads in progress is not restored"
-        )));
-    }
-    for (key, value) in uploads {
-        tx.put([&keys::span(keys::UPLOAD, to).0, &key[9..]].concat(), value)?;
-        tx.delete(&key)?;
-    }
-    Ok(())
-}
-
 /// Nothing leads to the space any more, nor to those below: they are dropped once nobody reads them.
-fn abandon(tx: &mut Transaction, space: u64) -> Result<()> {
+pub(super) fn abandon(tx: &mut Transaction, space: u64) -> Result<()> {
     for id in tx.spaces().tree(space) {
         let row = SpaceRow {
             is_left: true,
@@ -522,7 +480,7 @@ pub struct Removed {
     pub clones: Vec<u64>,
 }
 
-/// Its names go at once; what only it saw is freed by a job. Raises NotFound("snapshot"), Conflict if it is protected or a part of another.
+/// Its names go at once; what only it saw is freed by a job. Raises NotFound("snapshot"), Conflict if it is protected, a part of another, or attached.
 pub fn delete(tx: &mut Transaction, lineage: u64, name: &str) -> Result<Removed> {
     let info = get(tx, lineage, name)?;
     if !info.row.is_top {
@@ -540,6 +498,7 @@ pub fn delete(tx: &mut Transaction, lineage: u64, name: &str) -> Result<Removed>
         .values()
         .copied()
         .collect();
+    volumes::images::gone(tx, &images)?;
     let mut removed = Removed::default();
     for image in images {
         let row = tx.spaces().known(image)?.row.clone();

@@ -42,6 +42,10 @@ pub struct SpaceRow {
     pub is_image: bool,
     /// Nothing leads to its root any more.
     pub is_left: bool,
+    /// Its root took the place of something in the space that names it: that one's snapshots show it too.
+    pub is_restored: bool,
+    /// It had an origin once: what hid that one's rows may lie in it still.
+    pub is_split: bool,
     pub created_ns: i64,
 }
 
@@ -49,11 +53,7 @@ impl SpaceRow {
     pub fn encode(&self) -> Vec<u8> {
         let origin = self.origin.unwrap_or(Origin { space: 0, epoch: 0 });
         let mut writer = Writer::new();
-        writer
-            .u8(LAYOUT)
-            .u8(u8::from(self.is_image) | u8::from(self.is_left) << 1)
-            .varint(self.root)
-            .varint(self.parent);
+        writer.u8(LAYOUT).u8(self.flags()).varint(self.root).varint(self.parent);
         writer
             .varint(origin.space)
             .varint(origin.epoch)
@@ -61,6 +61,11 @@ impl SpaceRow {
             .varint(self.group);
         writer.i64(self.created_ns);
         writer.bytes
+    }
+
+    fn flags(&self) -> u8 {
+        let flags = [self.is_image, self.is_left, self.is_restored, self.is_split];
+        flags.iter().enumerate().fold(0, |all, (at, flag)| all | u8::from(*flag) << at)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
@@ -82,6 +87,8 @@ impl SpaceRow {
             group: reader.varint()?,
             is_image: flags & 1 != 0,
             is_left: flags & 2 != 0,
+            is_restored: flags & 4 != 0,
+            is_split: flags & 8 != 0,
             created_ns: reader.i64()?,
         };
         reader.finish()?;
@@ -265,7 +272,12 @@ impl Spaces {
     }
 
     pub(super) fn replace(&mut self, id: u64, row: SpaceRow) {
+        let old = self.get(id).and_then(|space| space.row.origin);
+        let lost = old.filter(|_| row.origin.is_none());
         self.edit(id, |space| space.row = row);
+        if let Some(origin) = lost {
+            self.hold(origin, false);
+        }
     }
 
     pub(super) fn doom(&mut self, id: u64) {
@@ -294,6 +306,8 @@ mod tests {
             group: 0,
             is_image: false,
             is_left: false,
+            is_restored: false,
+            is_split: false,
             created_ns: -1,
         }
     }
@@ -314,9 +328,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_survive(root: u64, parent: u64, origin in proptest::option::of((1..u64::MAX, any::<u64>())), is_image: bool) {
+        fn rows_survive(root: u64, parent: u64, origin in proptest::option::of((1..u64::MAX, any::<u64>())), is_image: bool, is_restored: bool, is_split: bool) {
             let origin = origin.map(|(space, epoch)| Origin { space, epoch });
-            let row = SpaceRow { root, parent, origin, is_image, ..row(1) };
+            let row = SpaceRow { root, parent, origin, is_image, is_restored, is_split, ..row(1) };
             prop_assert_eq!(SpaceRow::decode(&row.encode()).unwrap(), row);
         }
 

@@ -416,6 +416,11 @@ impl<'a> Transaction<'a> {
         self.rows.delete(key)
     }
 
+    /// Puts a row as it is, whatever was there, and makes no history of that.
+    pub fn lay(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.rows.put(key, value)
+    }
+
     /// Rows as they lie, at most `limit`: history, tombstones, and none of an origin's.
     pub fn raw_rows(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<super::Row>> {
         self.rows.get_range(from, to, limit, false)
@@ -430,7 +435,7 @@ impl<'a> Transaction<'a> {
         &self.rows
     }
 
-    fn versioned(&self) -> Versioned<'_> {
+    pub fn versioned(&self) -> Versioned<'_> {
         Versioned {
             raw: &self.rows,
             spaces: &self.spaces,

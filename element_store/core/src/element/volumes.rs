@@ -7,13 +7,16 @@
 //! counts what is mapped since; `settle` ends the period: the element gets one more ETag and its holes are counted in it. So nobody is shown old
 //! content's ETag after a period, and a crash in one leaves the row that says so. Invariant: holes of the element less UNSETTLED are its holes.
 
+mod check;
+pub mod images;
 mod rows;
 
-pub use rows::{BLOCK_BYTES, MARK, Mark, Place};
+pub use check::check;
+pub use rows::{BLOCK_BYTES, Image, MARK, Mark, Place};
 
 use super::content::{self, Spot};
 use super::file_content::renew;
-use super::file_names::vanish;
+use super::file_names::{is_at_or_above, vanish};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, ElementRow, Etag, Kind};
 use super::transaction::Transaction;
@@ -22,7 +25,7 @@ use crate::block::{VOLUMES_MAX, VolumeId};
 use crate::element::info::{Condition, Terms};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Where a volume is: `Place`.
 const PLACE: u8 = 0;
@@ -144,6 +147,7 @@ fn put_place(tx: &mut Transaction, id: VolumeId, element: u64, directory: u64, n
         element,
         directory,
         name: name.to_vec(),
+        image: None,
     };
     tx.note_volumes();
     tx.put(keys::volume(id, PLACE), place.encode(tx.epoch()))
@@ -188,7 +192,10 @@ fn place_of(rows: &dyn Rows, id: VolumeId) -> Result<Place> {
     Place::decode(&bytes.ok_or_else(|| Error::NotFound("volume".into()))?)
 }
 
-fn found(rows: &dyn Rows, place: Place) -> Result<Found> {
+fn found(rows: &dyn Rows, id: VolumeId, place: Place) -> Result<Found> {
+    if let Some(image) = place.image.clone() {
+        return images::found(rows, id, place, &image);
+    }
     let row = path::element(rows, place.element)?;
     let mark = Mark::of(&row)?.ok_or_else(|| Error::Damaged(format!("element {} is said to be a volume", place.element)))?;
     let (view, key) = path::key_of(rows, place.directory, &place.name)?;
@@ -205,29 +212,43 @@ fn found(rows: &dyn Rows, place: Place) -> Result<Found> {
 
 /// Raises NotFound("volume").
 pub fn find(rows: &dyn Rows, id: VolumeId) -> Result<Found> {
-    found(rows, place_of(rows, id)?)
+    found(rows, id, place_of(rows, id)?)
 }
 
 /// By id.
 pub fn list(rows: &dyn Rows) -> Result<Vec<Found>> {
+    let found = places(rows)?.into_iter().map(|(id, place)| found(rows, id, place));
+    found.collect()
+}
+
+fn places(rows: &dyn Rows) -> Result<Vec<(VolumeId, Place)>> {
     let (from, to) = keys::table(keys::VOLUME);
-    let mut volumes = Vec::new();
+    let mut places = Vec::new();
     for row in rows.range(&from, &to, false) {
         let (key, value) = row?;
-        if key.last() == Some(&PLACE) {
-            volumes.push(found(rows, Place::decode(&value)?)?);
+        if let [_, a, b, c, d, PLACE] = key[..] {
+            places.push((VolumeId::from_be_bytes([a, b, c, d]), Place::decode(&value)?));
         }
     }
-    Ok(volumes)
+    Ok(places)
 }
 
 /// Spaces, by lineage, are replaced by clones of snapshots of theirs: the volumes in them are the clones' from now on. One that the snapshot does not
-/// have, or has under another name, is none any more. Raises Conflict(ATTACHED).
-pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>) -> Result<()> {
-    for Found { mark, place, mut row, .. } in list(tx)? {
+/// have, or has under another name, is none any more. `within`: only an element, or what lies below it. Raises Conflict(ATTACHED).
+pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>, within: Option<u64>) -> Result<()> {
+    for Found { mark, place, mut row, .. } in list(tx)?.into_iter().filter(|found| found.place.image.is_none()) {
+        if let Some(within) = within
+            && place.element != within
+            && !is_below(tx, within, place.directory)?
+        {
+            continue;
+        }
         let Some(moved) = moved(tx, clones, place.element)? else { continue };
         refuse_attached(tx, place.element, &row)?;
-        let directory = self::moved(tx, clones, place.directory)?.unwrap_or(place.directory);
+        let directory = match within == Some(place.element) {
+            true => place.directory,
+            false => self::moved(tx, clones, place.directory)?.unwrap_or(place.directory),
+        };
         let named = path::entry(tx, directory, &place.name)?.map(|entry| entry.element);
         let old = tx.get(&keys::element(moved))?.map(|bytes| ElementRow::decode(&bytes)).transpose()?;
         let old = old.map(|row| Mark::of(&row)).transpose()?.flatten();
@@ -238,6 +259,11 @@ pub(super) fn restored(tx: &mut Transaction, clones: &BTreeMap<u64, u64>) -> Res
         }
     }
     Ok(())
+}
+
+/// Is it that directory, or does it lie in it?
+fn is_below(rows: &dyn Rows, above: u64, directory: u64) -> Result<bool> {
+    Ok(path::element(rows, above)?.kind == Kind::Directory && is_at_or_above(rows, above, directory)?)
 }
 
 /// The same element in the clone of its space, if that is replaced.
@@ -264,7 +290,7 @@ pub fn unsettled_elements(rows: &dyn Rows) -> Result<Vec<u64>> {
 }
 
 fn free_id(rows: &dyn Rows) -> Result<VolumeId> {
-    let used: Vec<VolumeId> = list(rows)?.iter().map(|found| found.mark.id).collect();
+    let used: Vec<VolumeId> = places(rows)?.into_iter().map(|(id, _)| id).collect();
     (1..=VOLUMES_MAX)
         .find(|id| !used.contains(id))
         .ok_or_else(|| Error::Limit(format!("there are {VOLUMES_MAX} volumes")))
@@ -371,6 +397,7 @@ fn refuse(tx: &Transaction, found: &Found, force: bool) -> Result<()> {
 /// It is a plain file from now on. Raises NotFound("volume"), Conflict(ATTACHED).
 pub fn to_file(tx: &mut Transaction, id: VolumeId, force: bool) -> Result<Found> {
     let found = find(tx, id)?;
+    images::refuse(&found)?;
     refuse(tx, &found, force)?;
     settle(tx, found.place.element)?;
     let mut row = path::element(tx, found.place.element)?;
@@ -379,10 +406,18 @@ pub fn to_file(tx: &mut Transaction, id: VolumeId, force: bool) -> Result<Found>
     Ok(found)
 }
 
-/// Takes it and its name away; a key with a history keeps its content as a version. Raises NotFound("volume"), Conflict(ATTACHED).
+/// Takes it and its name away; a key with a history keeps its content as a version. A snapshot's is only not shown to hosts any more.
+/// Raises NotFound("volume"), Conflict(ATTACHED).
 pub fn delete(tx: &mut Transaction, id: VolumeId, force: bool) -> Result<Found> {
-    let found = to_file(tx, id, force)?;
-    let Place { element, directory, name } = &found.place;
+    let found = find(tx, id)?;
+    if found.place.image.is_some() {
+        refuse(tx, &found, force)?;
+        return images::hide(tx, id).map(|()| found);
+    }
+    to_file(tx, id, force)?;
+    let Place {
+        element, directory, name, ..
+    } = &found.place;
     let (view, key) = path::key_of(tx, *directory, name)?;
     let row = path::element(tx, *element)?;
     let version = row.version;
@@ -394,7 +429,9 @@ pub fn delete(tx: &mut Transaction, id: VolumeId, force: bool) -> Result<Found> 
 
 /// One step to another size: true once it is there. Growing is one step; shrinking gives back `runs_max` runs a step. None: readers have it pinned.
 pub fn resize(tx: &mut Transaction, id: VolumeId, size: u64, runs_max: usize) -> Result<Option<bool>> {
-    let Found { mark, place, .. } = find(tx, id)?;
+    let found = find(tx, id)?;
+    images::refuse(&found)?;
+    let Found { mark, place, .. } = found;
     check_size(size, mark.block_bytes)?;
     let element = place.element;
     let mut row = path::element(tx, element)?;
@@ -440,13 +477,18 @@ pub struct Target {
     pub id: VolumeId,
     pub element: u64,
     pub uuid: [u8; 16],
+    /// A snapshot's.
+    pub is_image: bool,
 }
 
 /// The row of a volume that has the range. Raises NotFound("volume") if it is gone, Invalid(PAST_END).
 pub fn reach(rows: &dyn Rows, target: &Target, offset: u64, length: u64) -> Result<ElementRow> {
     let absent = || Error::NotFound("volume".into());
     let row = ElementRow::decode(&rows.get(&keys::element(target.element))?.ok_or_else(absent)?)?;
-    let mark = Mark::of(&row)?.filter(|mark| mark.uuid == target.uuid && row.kind == Kind::File);
+    let mark = match target.is_image {
+        true => images::mark(rows, target, &row)?,
+        false => Mark::of(&row)?.filter(|mark| mark.uuid == target.uuid && row.kind == Kind::File),
+    };
     let size = whole_blocks(row.size, mark.ok_or_else(absent)?.block_bytes);
     if offset.checked_add(length).is_none_or(|end| end > size) {
         return Err(Error::Invalid(PAST_END.into()));
@@ -485,44 +527,6 @@ pub fn change<T>(
 pub fn lay(tx: &mut Transaction, element: u64, offset: u64, bytes: &[u8]) -> Result<()> {
     content::cut(tx, element, offset, offset + bytes.len() as u64, usize::MAX)?;
     content::land(tx, Spot::in_place(element, offset), bytes)
-}
-
-/// All that must hold of volumes; what is wrong, a sentence each. A mark to which no row of a volume leads is a clone's or a snapshot's.
-pub fn check(rows: &dyn Rows) -> Result<Vec<String>> {
-    let (mut wrong, mut known) = (Vec::new(), BTreeSet::new());
-    let (from, to) = keys::table(keys::VOLUME);
-    for row in rows.range(&from, &to, false) {
-        let (key, value) = row?;
-        let (Some(id), Some(what)) = (key.get(1..5).and_then(|id| id.try_into().ok()), key.get(5)) else {
-            wrong.push("a volume's key is short".into());
-            continue;
-        };
-        let id = u32::from_be_bytes(id);
-        if *what != PLACE {
-            if !known.contains(&id) {
-                wrong.push(format!("something is kept of volume {id}, which is not there"));
-            }
-            continue;
-        }
-        known.insert(id);
-        let place = Place::decode(&value)?;
-        let row = rows
-            .get(&keys::element(place.element))?
-            .map(|bytes| ElementRow::decode(&bytes))
-            .transpose()?;
-        if row
-            .map(|row| Mark::of(&row))
-            .transpose()?
-            .flatten()
-            .is_none_or(|mark| mark.id != id)
-        {
-            wrong.push(format!("volume {id} has no element that is marked so"));
-        }
-        if path::entry(rows, place.directory, &place.name)?.is_none_or(|entry| entry.element != place.element) {
-            wrong.push(format!("element {} is volume {id} and cannot be found as that", place.element));
-        }
-    }
-    Ok(wrong)
 }
 
 /// Of the element, if it is a volume: what its row does not say yet.

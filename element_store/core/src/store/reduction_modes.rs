@@ -2,7 +2,7 @@
 
 use super::{Core, Store, wait};
 use crate::element::rows::Kind;
-use crate::element::{modes, path, snapshots};
+use crate::element::{modes, path, snapshot_paths};
 use crate::error::{Error, Result};
 use crate::filesystem::Errno;
 use crate::reduction::Mode;
@@ -33,7 +33,7 @@ impl Store {
     /// Of what lies at a path, and of what will be made in a directory; None: what holds above it. Raises NotFound("path"), EROFS, Limit.
     pub fn set_reduction_mode(&self, path: &[u8], mode: Option<Mode>) -> Result<()> {
         let (element, is_root) = self.look(|rows| {
-            let element = snapshots::resolve(rows, path)?.element;
+            let element = snapshot_paths::resolve(rows, path)?.element;
             let row = path::element(rows, element)?;
             match row.kind {
                 Kind::Directory => Ok((element, row.parent == super::keys::ROOT)),
@@ -61,7 +61,7 @@ impl Store {
         self.check_open()?;
         let view = self.core.snapshot();
         let found = match path {
-            Some(path) => modes::of(&view, snapshots::resolve(&view, path)?.element)?,
+            Some(path) => modes::of(&view, snapshot_paths::resolve(&view, path)?.element)?,
             None => None,
         };
         Ok(found.unwrap_or(self.core.mode))

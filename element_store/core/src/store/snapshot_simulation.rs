@@ -11,7 +11,9 @@ mod spaces;
 use super::files_simulation::World;
 use super::*;
 use crate::device::random::Seeded;
-use crate::element::snapshots::{self, Place, Request};
+use crate::element::restore;
+use crate::element::snapshot_paths::Place;
+use crate::element::snapshots::{self, Request};
 use crate::filesystem::judge::Verdict;
 use crate::filesystem::{Allocation, Changes, Errno, FileSystem, Inode, New, Owner, ROOT, Replace};
 use model::{Model, Path, Shown, Taken, Thing, Tree, children, is_file, joined, seen, shown};
@@ -116,7 +118,7 @@ impl Trial {
     }
 
     fn step(&mut self) -> Outcome {
-        match self.random.below(34) {
+        match self.random.below(40) {
             0..5 => self.put_key(),
             5..8 => self.write(),
             8 => self.truncate(),
@@ -135,6 +137,9 @@ impl Trial {
             29 => self.restore(),
             30 if !self.is_cutting => self.remove_clone(),
             31 => self.open(),
+            32..34 => self.restore_part(),
+            34 => self.split(),
+            35..38 => self.work(),
             _ => self.finish_reading(),
         }
     }
@@ -366,6 +371,8 @@ fn every_snapshot_reads_as_its_copy() {
         "clone a snapshot",
         "clone",
         "restore",
+        "restore a part",
+        "split",
         "remove a clone",
         "copy out of a snapshot",
         "power cut",

@@ -5,9 +5,12 @@
 
 use super::commit::Rank;
 use super::{Core, Store, wait};
+use crate::element::restore;
+use crate::element::snapshot_paths;
 use crate::element::snapshot_work::{self, DROP, Held, Step};
 use crate::element::snapshots::{self, Removed, Request, SnapshotInfo};
 use crate::element::space::{Origin, Space};
+use crate::element::split;
 use crate::element::transaction::Transaction;
 use crate::element::{Rows, keys};
 use crate::error::{Error, Result};
@@ -42,24 +45,25 @@ pub struct Backlog {
 }
 
 impl Core {
-    /// One step of each, so that none waits for another.
     pub(super) fn work_on_snapshots(&self) -> Result<()> {
-        loop {
-            let mut more = false;
-            for work in snapshot_work::list(&self.committer.meta.snapshot())? {
-                if self.wants_checkpoint() {
-                    self.checkpoint()?;
-                    self.reclaim();
-                }
-                let step = self.committer.run_own(Rank::Own, 2 * STEP_BYTES, move |tx| {
-                    snapshot_work::step(tx, &work, STEP_ROWS, STEP_BYTES)
-                })?;
-                more |= step == Step::More;
+        while self.step_on_snapshots(STEP_ROWS)? {}
+        Ok(())
+    }
+
+    /// One step of each, so that none waits for another. False: none has more to do now.
+    pub(super) fn step_on_snapshots(&self, rows: usize) -> Result<bool> {
+        let mut more = false;
+        for work in snapshot_work::list(&self.committer.meta.snapshot())? {
+            if self.wants_checkpoint() {
+                self.checkpoint()?;
+                self.reclaim();
             }
-            if !more {
-                return Ok(());
-            }
+            let step = self.committer.run_own(Rank::Own, 2 * STEP_BYTES, move |tx| {
+                snapshot_work::step(tx, &work, rows, STEP_BYTES)
+            })?;
+            more |= step == Step::More;
         }
+        Ok(more)
     }
 }
 
@@ -94,7 +98,7 @@ impl Store {
             is_automatic: false,
         };
         self.change_spaces(move |tx| {
-            let place = snapshots::resolve(tx, &request.path)?;
+            let place = snapshot_paths::resolve(tx, &request.path)?;
             snapshots::take(tx, place.element, &request)
         })
     }
@@ -102,11 +106,12 @@ impl Store {
     /// With `path`: those that show what lies there. Raises NotFound("path").
     pub fn snapshots(&self, path: Option<&[u8]>) -> Result<Vec<SnapshotEntry>> {
         self.look_at_spaces(|view| {
-            let lineage = match path {
-                None => None,
+            let infos = match path {
+                None => snapshots::list(view, None)?,
                 Some(path) => {
-                    let element = snapshots::resolve(view, path)?.element;
-                    Some(snapshots::lineage_of(view, element)?.ok_or_else(|| Error::NotFound("snapshot".into()))?)
+                    let lineages = snapshots::lineages_of(view, snapshot_paths::resolve(view, path)?.element)?;
+                    let lists = lineages.into_iter().map(|lineage| snapshots::list(view, Some(lineage)));
+                    lists.collect::<Result<Vec<_>>>()?.concat()
                 }
             };
             let mut roots: BTreeMap<u64, u64> = BTreeMap::new();
@@ -118,7 +123,7 @@ impl Store {
                     clones.entry(origin).or_default().push(path);
                 }
             }
-            let found = snapshots::list(view, lineage)?.into_iter().map(|info| {
+            let found = infos.into_iter().map(|info| {
                 let image = view.spaces().get(keys::space_of(info.row.root));
                 let origin = image.and_then(|image| image.row.origin);
                 let space = roots.get(&info.lineage).map_or(0, |root| keys::space_of(*root));
@@ -139,13 +144,13 @@ impl Store {
 
     /// Found by what lies at the path, or by what lay there once. Raises NotFound("snapshot").
     pub fn snapshot(&self, path: &[u8], name: &str) -> Result<SnapshotInfo> {
-        self.look_at_spaces(|view| find(view, path, name))
+        self.look_at_spaces(|view| snapshot_paths::find(view, path, name))
     }
 
     /// What it alone holds; with `older`, what goes if all older ones go too.
     pub fn snapshot_space(&self, path: &[u8], name: &str, older: bool) -> Result<Held> {
         self.look_at_spaces(|view| {
-            let info = find(view, path, name)?;
+            let info = snapshot_paths::find(view, path, name)?;
             let image = view.spaces().known(keys::space_of(info.row.root))?;
             let members = image.members.values().filter_map(|id| view.spaces().get(*id));
             let origins: Vec<(&Space, Origin)> = members
@@ -174,19 +179,19 @@ impl Store {
         let (source, snapshot, target) = (source.to_vec(), snapshot.map(str::to_owned), target.to_vec());
         self.change_spaces(move |tx| {
             let element = match &snapshot {
-                Some(name) => seen_at(tx, &source, name)?,
-                None => snapshots::resolve(tx, &source)?.element,
+                Some(name) => snapshot_paths::seen_at(tx, &source, name)?,
+                None => snapshot_paths::resolve(tx, &source)?.element,
             };
             let (above, name) = split(&target)?;
             let directory = match above.iter().all(|byte| *byte == b'/') {
                 true => keys::ROOT,
-                false => snapshots::resolve(tx, above)?.element,
+                false => snapshot_paths::resolve(tx, above)?.element,
             };
             snapshots::clone(tx, element, directory, name)
         })
     }
 
-    /// A view or a clone is again what a snapshot of it shows; what it was until now is kept as the snapshot `undo`. Raises NotFound, Conflict, Invalid.
+    /// What lies at a path is again what a snapshot shows there; what it was until now is kept as the snapshot `undo`. Raises NotFound, Conflict, Invalid.
     pub fn restore_snapshot(&self, path: &[u8], name: &str, undo: &str) -> Result<SnapshotInfo> {
         let (name, request) = (
             name.to_owned(),
@@ -198,11 +203,19 @@ impl Store {
             },
         );
         let kept = self.change_spaces(move |tx| {
-            let place = snapshots::resolve(tx, &request.path)?;
-            snapshots::restore(tx, &place, &name, &request)
+            let place = snapshot_paths::resolve(tx, &request.path)?;
+            restore::restore(tx, &place, &name, &request)
         })?;
         self.core.wake_upkeep();
         Ok(kept.0)
+    }
+
+    /// The clone at a path is to share nothing with the snapshot that it was made of, once a job has given it rows of its own. Raises NotFound, Invalid.
+    pub fn split_clone(&self, path: &[u8]) -> Result<()> {
+        let path = path.to_vec();
+        self.change_spaces(move |tx| split::begin(tx, snapshot_paths::resolve(tx, &path)?.element))?;
+        self.core.wake_upkeep();
+        Ok(())
     }
 
     /// What deleted snapshots and clones left to be freed.
@@ -213,19 +226,11 @@ impl Store {
                 // A space whose snapshots are still there waits for them: nothing of it is to be freed yet.
                 if work.kind != DROP || view.spaces().readers_of(work.space).next().is_none() {
                     backlog.jobs += 1;
-                    backlog.rows += snapshot_work::backlog(&view.raw, &work, BACKLOG_ROWS_MAX)?;
+                    backlog.rows += snapshot_work::backlog(view.versioned(), &work, BACKLOG_ROWS_MAX)?;
                 }
             }
             Ok(backlog)
         })
-    }
-}
-
-/// What a snapshot shows at a path, also if nothing is there now but a snapshot was taken of just that.
-fn seen_at(rows: &dyn Rows, path: &[u8], name: &str) -> Result<u64> {
-    match snapshots::resolve_at(rows, path, name) {
-        Err(Error::NotFound(_)) => find(rows, path, name).map(|info| info.row.root),
-        found => found,
     }
 }
 
@@ -238,26 +243,4 @@ fn split(path: &[u8]) -> Result<(&[u8], &[u8])> {
         return Err(Error::Invalid("a clone needs a path of its own".into()));
     }
     Ok((above, name))
-}
-
-fn find(rows: &dyn Rows, path: &[u8], name: &str) -> Result<SnapshotInfo> {
-    let here = match snapshots::resolve(rows, path) {
-        Ok(place) => snapshots::lineage_of(rows, place.element)?,
-        Err(Error::NotFound(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let found = here.map(|lineage| snapshots::get(rows, lineage, name));
-    if let Some(Ok(info)) = found {
-        return Ok(info);
-    }
-    let trimmed = |path: &[u8]| {
-        path.split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .map(<[u8]>::to_vec)
-            .collect::<Vec<_>>()
-    };
-    let past = snapshots::list(rows, None)?;
-    past.into_iter()
-        .find(|info| info.name == name && trimmed(&info.row.path) == trimmed(path))
-        .ok_or_else(|| Error::NotFound("snapshot".into()))
 }

@@ -17,6 +17,7 @@ use crate::block::{self, BlockDevice, BlockError, RESERVATION_BYTES_MAX, Volume,
 use crate::element::path;
 use crate::element::volumes::{self, Found, New, Target};
 use crate::error::{Error, Result};
+use crate::filesystem::Errno;
 use crate::filesystem::news::Origin;
 use device::Device;
 use std::collections::HashMap;
@@ -53,6 +54,7 @@ impl States {
                     id: found.mark.id,
                     element: found.place.element,
                     uuid: found.mark.uuid,
+                    is_image: found.place.image.is_some(),
                 },
                 block_bytes: found.mark.block_bytes,
                 is_unsettled: AtomicBool::new(false),
@@ -108,7 +110,7 @@ fn volume(found: &Found) -> Volume {
         size_bytes: found.size_bytes(),
         used_bytes: found.row.size.saturating_sub(found.hole_bytes).min(found.size_bytes()),
         block_bytes: found.mark.block_bytes,
-        read_only: false,
+        read_only: found.place.image.is_some(),
     }
 }
 
@@ -117,6 +119,7 @@ fn block_error(error: Error) -> BlockError {
         Error::NotFound(_) | Error::Invalid(_) => BlockError::OutOfRange,
         Error::OutOfSpace(_) => BlockError::OutOfSpace,
         Error::Damaged(what) => BlockError::Damaged(what),
+        Error::File(Errno::ROFS) => BlockError::ReadOnly,
         Error::Conflict(what) => BlockError::Busy(what),
         other => BlockError::Failed(other.to_string()),
     }
@@ -140,18 +143,20 @@ impl Core {
         wait(|done| self.committer.submit(0, rows, done, work))
     }
 
-    /// Never another volume's: made from an id that never returns and what only this pool knows.
+    /// Never another volume's: made from an id that never returns.
     fn new_uuid(&self) -> Result<[u8; 16]> {
-        let hash = blake3::keyed_hash(
-            &self.pool.secret,
-            &[b"volume".as_slice(), &self.staged_id()?.to_be_bytes()].concat(),
-        );
+        Ok(self.uuid_of(&[b"volume".as_slice(), &self.staged_id()?.to_be_bytes()].concat()))
+    }
+
+    /// Of what has that name in this pool, and of nothing else.
+    fn uuid_of(&self, name: &[u8]) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.pool.secret, name);
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&hash.as_bytes()[..16]);
         // RFC 9562: a version of its maker's own.
         uuid[6] = uuid[6] & 0x0f | 0x80;
         uuid[8] = uuid[8] & 0x3f | 0x80;
-        Ok(uuid)
+        uuid
     }
 
     /// A handle is gone. Other faces may change the volume once its row says all that hosts did. May be called on the writer's own thread.
@@ -209,6 +214,19 @@ impl Store {
         Ok(self.info(&made))
     }
 
+    /// What a snapshot has of the volume at VIEW/NAME is a volume of its own that only reads, until the snapshot goes. The same one however often it is asked
+    /// for. Raises NotFound("path"), NotFound("snapshot"), Invalid, Limit.
+    pub fn show_snapshot_of_volume(&self, path: &str, snapshot: &str) -> Result<VolumeInfo> {
+        let (view, key) = parts(path)?;
+        let path = format!("{view}/{}", String::from_utf8_lossy(&key));
+        let (snapshot, core) = (snapshot.to_owned(), self.core.clone());
+        let uuid_of = move |image: &[u8]| core.uuid_of(&[b"snapshot of a volume", image].concat());
+        let shown = self
+            .core
+            .change_volumes(CHANGE_BYTES, move |tx| volumes::images::show(tx, &path, &snapshot, uuid_of))?;
+        Ok(self.info(&shown))
+    }
+
     /// It is a plain file from now on. `force`: also while hosts have it. Raises NotFound, Conflict(ATTACHED).
     pub fn volume_to_file(&self, id: VolumeId, force: bool) -> Result<()> {
         let found = self.core.change_volumes(CHANGE_BYTES, move |tx| volumes::to_file(tx, id, force))?;
@@ -260,7 +278,11 @@ impl Store {
             self.core
                 .committer
                 .submit_with(Promise::Lazy(None), 0, CHANGE_BYTES, done, move |tx| {
-                    let element = volumes::find(tx, id)?.place.element;
+                    let found = volumes::find(tx, id)?;
+                    if found.place.image.is_some() {
+                        return Err(Error::Invalid("a mount does not lend what a snapshot has of a volume".into()));
+                    }
+                    let element = found.place.element;
                     tx.attachments().lend(element, mount);
                     Ok(element)
                 });

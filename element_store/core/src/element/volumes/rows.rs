@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 pub const MARK: &str = "trefoil.volume";
 pub const BLOCK_BYTES: [u32; 2] = [512, 4096];
 const LAYOUT: u8 = 1;
+/// Of a row that leads to what a snapshot has.
+const IMAGE_LAYOUT: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -47,33 +49,55 @@ impl Mark {
     }
 }
 
-/// The row that leads to a volume: its element, and the one name of that.
+/// The row that leads to a volume: its element, and the one name of that; or what a snapshot has of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub element: u64,
+    /// Of a snapshot's: 0.
     pub directory: u64,
+    /// Of a snapshot's: the path under which it was asked for.
     pub name: Vec<u8>,
+    pub image: Option<Image>,
+}
+
+/// Of a volume that is a snapshot's: nothing in it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its own: the mark on the element is that of the volume that the snapshot was taken of.
+    pub uuid: [u8; 16],
+    pub snapshot: String,
 }
 
 impl Place {
     pub(super) fn encode(&self, born: u64) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u8(LAYOUT).varint(born).varint(self.element).varint(self.directory);
+        let layout = if self.image.is_some() { IMAGE_LAYOUT } else { LAYOUT };
+        writer.u8(layout).varint(born).varint(self.element).varint(self.directory);
         writer.blob(&self.name);
+        if let Some(image) = &self.image {
+            writer.raw(&image.uuid).blob(image.snapshot.as_bytes());
+        }
         writer.bytes
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != LAYOUT {
+        let layout = reader.u8()?;
+        if ![LAYOUT, IMAGE_LAYOUT].contains(&layout) {
             return Err(Error::Damaged("a volume's row has an unknown layout".into()));
         }
         reader.varint()?;
-        let place = Self {
+        let mut place = Self {
             element: reader.varint()?,
             directory: reader.varint()?,
             name: reader.blob()?.to_vec(),
+            image: None,
         };
+        if layout == IMAGE_LAYOUT {
+            let (uuid, snapshot) = (reader.array()?, reader.blob()?.to_vec());
+            let snapshot = String::from_utf8(snapshot).map_err(|_| Error::Damaged("a snapshot's name is not UTF-8".into()))?;
+            place.image = Some(Image { uuid, snapshot });
+        }
         reader.finish().map(|()| place)
     }
 }
@@ -92,6 +116,13 @@ mod tests {
             if let Ok(place) = Place::decode(&bytes) {
                 prop_assert_eq!(Place::decode(&place.encode(1)).unwrap(), place);
             }
+        }
+
+        #[test]
+        fn places_return(element: u64, directory: u64, name: Vec<u8>, uuid: Option<[u8; 16]>) {
+            let image = uuid.map(|uuid| Image { uuid, snapshot: "s".into() });
+            let place = Place { element, directory, name, image };
+            prop_assert_eq!(Place::decode(&place.encode(1)).unwrap(), place);
         }
 
         #[test]

@@ -245,3 +245,120 @@ fn what_is_protected_stays_and_what_a_snapshot_holds_is_counted() {
     assert!(matches!(world.store.create_snapshot(b"/", "x", 0), Err(Error::NotFound(_))));
     world.check();
 }
+
+#[test]
+fn a_directory_and_a_file_are_restored_in_place() {
+    let world = World::new();
+    world.put(b"a/b", b"old");
+    world.put(b"a/c/d", b"deep");
+    world.put(b"beside", b"stays");
+    snapshot(&world, "/bucket", "one");
+    world.put(b"a/b", b"new");
+    world.delete(b"a/c/d");
+    world.put(b"a/later", b"later");
+    let store = &world.store;
+    store.restore_snapshot(b"/bucket/a", "one", "undo").unwrap();
+    assert_eq!(
+        (content(&world, "bucket/a/b"), content(&world, "bucket/a/c/d")),
+        (b"old".to_vec(), b"deep".to_vec())
+    );
+    assert!(matches!(key_in(&world, VIEW, b"a/later"), Err(Error::NotFound(_))));
+    assert_eq!(key_in(&world, VIEW, b"beside").unwrap(), b"stays");
+    world.check();
+    // Snapshots of the bucket show it as before, and what it was is found by its path.
+    assert_eq!(content(&world, "bucket/a/.snapshot/one/b"), b"old");
+    let listed = |path: &[u8]| {
+        let found = store.snapshots(Some(path)).unwrap();
+        found.into_iter().map(|entry| entry.info.name).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(b"/bucket/a"), ["one", "undo"]);
+    while store.snapshot_backlog().unwrap().jobs > 0 {
+        store.core.work_on_snapshots().unwrap();
+    }
+    world.check();
+    store.restore_snapshot(b"/bucket/a", "undo", "redo").unwrap();
+    assert_eq!(
+        (content(&world, "bucket/a/b"), content(&world, "bucket/a/later")),
+        (b"new".to_vec(), b"later".to_vec())
+    );
+    assert_eq!(at(&world, "bucket/a/c/d"), Err(Errno::NOENT));
+    store.restore_snapshot(b"/bucket/beside", "one", "undo-beside").unwrap();
+    world.put(b"beside", b"changed");
+    store.restore_snapshot(b"/bucket/beside", "one", "again").unwrap();
+    assert_eq!(key_in(&world, VIEW, b"beside").unwrap(), b"stays");
+    store.restore_snapshot(b"/bucket/beside", "again", "more").unwrap();
+    assert_eq!(content(&world, "bucket/beside"), b"changed");
+    while store.snapshot_backlog().unwrap().jobs > 0 {
+        store.core.work_on_snapshots().unwrap();
+    }
+    world.check();
+}
+
+#[test]
+fn what_cannot_take_the_place_of_another_is_refused() {
+    let world = World::new();
+    world.put(b"a", b"file");
+    world.put(b"b/c", b"old");
+    world.put(b"d/e", b"old");
+    snapshot(&world, "/bucket", "one");
+    snapshot(&world, "/bucket/d", "part");
+    world.delete(b"a");
+    world.put(b"a/b", b"now a directory");
+    world.put(b"new/x", b"later");
+    let refused = |path: &str, name: &str| world.store.restore_snapshot(path.as_bytes(), name, "undo").unwrap_err();
+    assert!(matches!(refused("/bucket/a", "one"), Error::Invalid(_)));
+    assert!(matches!(refused("/bucket/new", "one"), Error::NotFound(_)));
+    assert!(matches!(refused("/bucket/b", "none"), Error::NotFound(_)));
+    // A snapshot of something else.
+    assert!(matches!(refused("/bucket/b", "part"), Error::NotFound(_)));
+    assert!(matches!(refused("/bucket", "part"), Error::Invalid(_)));
+    assert!(matches!(
+        world.store.clone_path(b"/bucket/b", Some("part"), b"/bucket/x"),
+        Err(Error::NotFound(_))
+    ));
+    assert!(matches!(refused("/bucket/gone", "one"), Error::NotFound(_)));
+    assert_eq!(
+        world.store.snapshots(None).unwrap().len(),
+        2,
+        "nothing was kept of what was refused"
+    );
+    world.check();
+}
+
+#[test]
+fn a_split_clone_frees_its_snapshot() {
+    let world = World::new();
+    let bytes = vec![7; 50_000];
+    world.put(b"a/b", &bytes);
+    world.put(b"a/c", b"gone later");
+    world.put(b"x", b"beside");
+    snapshot(&world, "/bucket", "one");
+    let store = &world.store;
+    store.clone_path(b"/bucket/a", Some("one"), b"/bucket/clone").unwrap();
+    let clone = at(&world, "bucket/clone").unwrap();
+    world.fs().unlink(clone, b"c").unwrap();
+    world.delete(b"a/b");
+    assert!(matches!(store.split_clone(b"/bucket/a"), Err(Error::Invalid(_))));
+    store.split_clone(b"/bucket/clone").unwrap();
+    let finish = || {
+        while store.snapshot_backlog().unwrap().jobs > 0 {
+            store.core.work_on_snapshots().unwrap();
+            world.check();
+        }
+    };
+    finish();
+    assert!(store.snapshots(Some(b"/bucket")).unwrap()[0].clones.is_empty());
+    assert!(matches!(store.split_clone(b"/bucket/clone"), Err(Error::Invalid(_))));
+    assert_eq!(names(&world, clone), ["b"]);
+    store.delete_snapshot(b"/bucket", "one").unwrap();
+    finish();
+    assert_eq!(content(&world, "bucket/clone/b"), bytes);
+    let rows = store.core.committer.meta.snapshot();
+    let (from, to) = keys::table(keys::HISTORY);
+    assert!(
+        rows.get_range(&from, &to, 1, false).unwrap().is_empty(),
+        "nothing is kept for the clone's sake"
+    );
+    world.fs().unlink(clone, b"b").unwrap();
+    world.check();
+}

@@ -65,7 +65,7 @@ fn what_is_made_in_a_folder_has_its_mode() {
     assert_eq!(mode(&world, "/v/a/b/old"), Mode::Balanced, "it was made before");
     assert!(share(&world, "a/b/c/d/new", &text(2, 700_000)) >= 1.0);
     assert!(share(&world, "b/new", &text(3, 700_000)) < 0.6);
-    let folder = crate::element::snapshots::resolve(&world.store.core.snapshot(), b"/v/a/b")
+    let folder = crate::element::snapshot_paths::resolve(&world.store.core.snapshot(), b"/v/a/b")
         .unwrap()
         .element;
     let made = world.store.create(folder, b"made", New::Directory, 0o755, OWNER).unwrap();

@@ -155,13 +155,63 @@ impl Trial {
         let (core, name) = (self.world.store.core.clone(), taken.name.clone());
         let restored = wait(|done| {
             core.committer
-                .submit(0, 64 << 10, done, move |tx| snapshots::restore(tx, &place, &name, &request))
+                .submit(0, 64 << 10, done, move |tx| restore::restore(tx, &place, &name, &request))
         });
         let kept = self.settled(restored).map(|(kept, _)| kept);
         self.note_taken(undo, kept.as_ref(), &path);
         let thing = self.model.copied(&taken.thing, &taken.files, false, &mut BTreeMap::new());
         self.model.put(&path, thing);
         self.did("restore")
+    }
+
+    /// A file or a directory below a root, of which a snapshot of the whole line has one of its kind under the same path.
+    pub fn restore_part(&mut self) -> Outcome {
+        let paths = self
+            .model
+            .paths(|thing| !matches!(thing, Thing::Symlink(_) | Thing::Root(..) | Thing::FileRoot(..)));
+        let Some(path) = self.pick(&paths) else { return Ok(()) };
+        let (line, depth) = self.model.line(&path);
+        let of_line: Vec<(Taken, Thing)> = self
+            .taken
+            .iter()
+            .filter(|taken| taken.line == line && taken.is_whole)
+            .filter_map(|taken| Some((taken.clone(), below(&taken.thing, &path[depth..])?)))
+            .filter(|(_, thing)| is_file(thing) == is_file(self.model.at(&path).unwrap()) && !matches!(thing, Thing::Symlink(_)))
+            .collect();
+        let Some((taken, thing)) = self.pick(&of_line) else { return Ok(()) };
+        let undo = self.fresh_name("undo");
+        let restored = self.world.store.restore_snapshot(&joined(&path), &taken.name, &undo);
+        let kept = self.settled(restored);
+        self.note_taken(undo, kept.as_ref(), &path);
+        let copy = self.model.copied(&thing, &taken.files, true, &mut BTreeMap::new());
+        let line = self.model.fresh();
+        let root = match copy {
+            Thing::Directory(tree) | Thing::Root(_, tree) => Thing::Root(line, tree),
+            other => Thing::FileRoot(line, self.model.content(&other).unwrap()),
+        };
+        self.model.put(&path, root);
+        self.did("restore a part")
+    }
+
+    /// Nothing is seen of it.
+    pub fn split(&mut self) -> Outcome {
+        let roots = self.model.paths(|thing| matches!(thing, Thing::Root(..) | Thing::FileRoot(..)));
+        let Some(path) = self.pick(&roots) else { return Ok(()) };
+        match self.world.store.split_clone(&joined(&path)) {
+            Err(Error::Invalid(_)) => Ok(()),
+            split => {
+                self.settled(split);
+                self.did("split")
+            }
+        }
+    }
+
+    /// A little of what is to be done in the background.
+    pub fn work(&mut self) -> Outcome {
+        let rows = 1 + self.random.below(6) as usize;
+        let worked = self.world.store.core.step_on_snapshots(rows);
+        self.settled(worked);
+        self.did("work")
     }
 
     /// Everything below a clone's root, then the root, as a user would.
@@ -185,4 +235,9 @@ impl Trial {
         }
         self.did("remove a clone")
     }
+}
+
+fn below(thing: &Thing, path: &[String]) -> Option<Thing> {
+    let found = path.iter().try_fold(thing, |at, name| children(at)?.get(name));
+    found.cloned()
 }

@@ -6,6 +6,7 @@ use crate::element::content::{self, Run, Source, Spot};
 use crate::element::transaction::Transaction;
 use crate::element::{Rows, volumes};
 use crate::error::{Error, Result};
+use crate::filesystem::Errno;
 use crate::store::commit::Promise;
 use crate::store::landing::Staged;
 use crate::store::{Core, Done};
@@ -40,6 +41,9 @@ struct Change<T> {
 impl Core {
     /// Again, after readers were given a copy, as often as readers come in between.
     fn change_volume<T: Send + 'static>(self: &Arc<Self>, state: Arc<State>, mut change: Change<T>, done: Done<T>) {
+        if state.target.is_image {
+            return done(Err(Error::File(Errno::ROFS)));
+        }
         let promise = match change.durable {
             true => Promise::Durable,
             false => Promise::Written(change.staged.as_ref().and_then(|staged| staged.flush(self))),
@@ -231,7 +235,7 @@ impl BlockDevice for Device {
                 size_bytes: 0,
                 used_bytes: 0,
                 block_bytes: self.state.block_bytes,
-                read_only: false,
+                read_only: self.state.target.is_image,
             },
         }
     }
