@@ -153,13 +153,13 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "slow: half a minute"]
+    #[ignore = "slow: a minute"]
     fn the_index_of_200_gigabytes_keeps_its_bound_and_forgets_by_degrees() {
-        let found: Vec<(usize, f64)> = [128, 64, 32, 16].map(|mebibytes| after_200_gigabytes(mebibytes << 20)).to_vec();
+        let found: Vec<(usize, f64)> = [64, 16].map(|mebibytes| after_200_gigabytes(mebibytes << 20)).to_vec();
         println!("bytes, and chunks that are found: {found:?}");
-        for ((bytes, _), mebibytes) in found.iter().zip([128, 64, 32, 16]) {
+        for ((bytes, _), mebibytes) in found.iter().zip([64, 16]) {
             assert!(*bytes <= mebibytes << 20);
         }
-        assert!(found[0].1 > 0.99 && found[1].1 > 0.85 && found[3].1 > 0.2, "{found:?}");
+        assert!(found[0].1 > 0.9 && found[1].1 > 0.3, "{found:?}");
     }
 }
