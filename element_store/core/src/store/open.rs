@@ -175,6 +175,7 @@ impl Store {
             content_locks: Default::default(),
             volumes: Default::default(),
             volumes_later: Default::default(),
+            snapshot_progress: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),
