@@ -1,10 +1,12 @@
 """What reduction makes of a corpus, beside borg, restic and zstd per 32 KiB: ratio of logical bytes that are not zeros to what is kept.
 
-    python -m bench.reduction --corpus DIRECTORY --work SCRATCH [--mode balanced] [--peers] [--together]
+    python -m bench.reduction --corpus DIRECTORY --work SCRATCH [--mode balanced] [--peers] [--together] [--face s3|files|volume [--then FACE]]
 
 Each directory in the corpus is one set, written in order of names through the store's Python API to a pool of its own on one device (`--together`: all
-to one pool). Ours counts stored chunks and all rows of extents, chunks and index; parity is left out. Peers (`borg`, `restic`, `zstd` on the PATH) count
-what their repository takes. Ratios repeat; seconds depend on the machine and on what else it does.
+to one pool). With `--face` a whole daemon is written to by S3, by files on its FUSE mount, or as the content of a volume by NVMe/TCP; with `--then`
+the same sets once more by another face, and `again` is what that adds, as a share of the first. Ours counts stored chunks and all rows of extents, chunks
+and index; parity is left out. Peers (`borg`, `restic`, `zstd` on the PATH) count what their repository takes. Ratios repeat; seconds depend on the machine
+and on what else it does.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from bench import faces
 from element_store import Store
 from element_store.types import Attributes
 
@@ -96,6 +99,16 @@ async def ours(sets: Sequence[Path], work: Path, mode: str) -> tuple[Mapping[str
         shutil.rmtree(work, ignore_errors=True)
 
 
+def by_face(
+    sets: Sequence[Path], work: Path, mode: str, face: Sequence[str]
+) -> tuple[Mapping[str, int], float, Mapping[str, float], float | None]:
+    """As `ours`, of a whole daemon; and what writing the same by another face added, as a share."""
+    found = faces.measured(work, mode, face, sets, files)
+    kept = [row["stored_bytes"] + row["held_bytes"] for row in found["rows"]]
+    again = kept[1] / kept[0] - 1 if len(kept) > 1 else None
+    return found["rows"][0], sum(found["stages"].values()), {"reduction_bytes_total": found["bytes"], **found["stages"]}, again
+
+
 def kept_bytes(repository: Path) -> int:
     return sum(path.stat().st_size for path in files(repository))
 
@@ -153,13 +166,21 @@ def main() -> None:
     parser.add_argument("--mode", default="balanced")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--together", action="store_true", help="all sets in one pool")
+    parser.add_argument("--face", choices=sorted(faces.FACES), help="of a whole daemon; the store's own calls otherwise")
+    parser.add_argument("--then", choices=sorted(faces.FACES), help="the same once more by another face")
+    parser.add_argument("--stages", action="store_true", help="megabytes a second of each stage")
     parser.add_argument("--only", nargs="*", help="names of sets")
     options = parser.parse_args()
     sets = sorted(path for path in options.corpus.iterdir() if path.is_dir() and (not options.only or path.name in options.only))
     rows, means = [], {}
     for group in [sets] if options.together else [[directory] for directory in sets]:
         started = time.monotonic()
-        found, seconds, metrics = asyncio.run(ours(group, options.work / "pool", options.mode))
+        again = None
+        if options.face:
+            face = [options.face, *([options.then] if options.then else [])]
+            found, seconds, metrics, again = by_face(group, options.work / "pool", options.mode, face)
+        else:
+            found, seconds, metrics = asyncio.run(ours(group, options.work / "pool", options.mode))
         plain = sum(map(nonzero_bytes, group))
         stored = found["stored_bytes"] + found["held_bytes"]
         name = "together" if options.together else group[0].name
@@ -173,6 +194,14 @@ def main() -> None:
             "seconds": round(time.monotonic() - started, 1),
             "stored_bytes": stored + found["row_bytes"],
         }
+        if again is not None:
+            row["again"] = round(again, 4)
+        if options.stages:
+            row["stages"] = {
+                name.split('"')[1]: round(metrics["reduction_bytes_total"] / 1e6 / value)
+                for name, value in metrics.items()
+                if "stage" in name and value
+            }
         if options.peers and not options.together:
             row |= {peer: round(plain / kept, 3) for peer, kept in measured_peers(group[0], options.work / "peer")}
         print(json.dumps(row), flush=True)

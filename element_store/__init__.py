@@ -148,6 +148,10 @@ class Staged:
         return self._core.size
 
 
+COLD_SECONDS = 30 * 24 * 3600
+INDEX_BYTES = 256 << 20
+
+
 class OpensStore(Protocol):
     """What `Store.open` is."""
 
@@ -160,6 +164,8 @@ class OpensStore(Protocol):
         format_block_devices: bool = False,
         allow_degraded: bool = False,
         reduction: str = "balanced",
+        cold_seconds: int | None = COLD_SECONDS,
+        index_bytes: int = INDEX_BYTES,
     ) -> Store: ...
 
 
@@ -207,14 +213,19 @@ class Store:
         format_block_devices: bool = False,
         allow_degraded: bool = False,
         reduction: str = "balanced",
+        cold_seconds: int | None = COLD_SECONDS,
+        index_bytes: int = INDEX_BYTES,
     ) -> Store:
         """Opens the pool on directories, files or block devices; formats them if all are empty.
 
         `state`: a directory for the metadata tree, a cache that is rebuilt when lost. `code`: k and m of a new pool, by default chosen by
         the number of devices. Block devices are formatted only if `format_block_devices`. `allow_degraded`: start although more devices
-        are missing than the code makes up for, which writes them off. `reduction`: off, fast, balanced or deep. Raises Refused.
+        are missing than the code makes up for, which writes them off. `reduction`: off, fast, balanced or deep. `cold_seconds`: what was
+        written so long ago is encoded deeper while nobody works; None: never. `index_bytes`: of the reducer's index in memory, at most.
+        Raises Refused.
         """
-        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded, reduction))
+        settings = (reduction, cold_seconds, index_bytes)
+        return cls(await _core.Store.open(tuple(devices), state, code, format_block_devices, allow_degraded, settings))
 
     def files(self, *, strict: bool = False) -> FileSystem:
         """The same namespace as files; usable from any thread until the store is closed. `strict`: changes are durable when they return."""
@@ -427,6 +438,12 @@ class Store:
 
     async def reduction(self, view: str | None = None, prefix: bytes = b"") -> Mapping[str, int]:
         return await self._core.reduction(view, prefix)
+
+    async def reduction_mode(self, path: bytes | None = None) -> str:
+        return await self._core.modes().get(path)
+
+    async def set_reduction_mode(self, path: bytes, mode: str | None) -> None:
+        await self._core.modes().set(path, mode)
 
     async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
         found = await self._core.why(view, key)

@@ -312,6 +312,17 @@ class ElementStore(Protocol):
         """
         ...
 
+    async def reduction_mode(self, path: bytes | None = None) -> str:
+        """How what lies at a path is reduced: by its own mode, or that of the nearest directory above it that has one; else the pool's. Raises NotFound."""
+        ...
+
+    async def set_reduction_mode(self, path: bytes, mode: str | None) -> None:
+        """Of a view, directory, file or volume: `off`, `fast`, `balanced`, `deep`, or None for what holds above it.
+
+        A view's holds for all in it that is reduced from now on; a directory's below that for what is made in it from now on. Raises NotFound, Invalid.
+        """
+        ...
+
     async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
         """Where a key's bytes are and what they take, in order. Raises NotFound."""
         ...

@@ -120,7 +120,21 @@ class ReductionSection(Section):
     mode: Literal["off", "fast", "balanced", "deep"] = Field(
         "balanced",
         description="How hard the daemon looks for duplicates, similar chunks and patterns after it acknowledged a write. off: content is kept "
-        "as it is. deep: a tenth smaller than balanced, at about a third of its speed. Holds for what is written from now on.",
+        "as it is. deep: a tenth smaller than balanced, at about a third of its speed. Holds for what is written from now on, where no bucket, "
+        "folder or volume has a mode of its own.",
+    )
+    cold_days: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="What was written so many days ago is encoded again as deep does, in a quarter of one processor while nobody works. 0: never.",
+    )
+    index_bytes: int = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=1 << 40,
+        description="Memory of the index of chunks at most: about 0.35 GB for each TB of unique content finds nearly all that is alike; with less, "
+        "what was not seen for longest is forgotten.",
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ log = logging.getLogger("trefoil.nvmet")
 
 CONFIGFS_SECONDS_MAX = 20
 """The kernel answers in milliseconds, or hangs until the file that it waits for fails."""
+SIZE_SECONDS_MAX, SIZE_PAUSE_SECONDS = 5.0, 0.02
+"""Attributes are asked for again after a second at most."""
 PR_SET_IO_FLUSHER = 57
 NQN_PREFIX = "nqn.2014-08.org.nvmexpress:uuid:"
 
@@ -96,7 +99,17 @@ class Kernel:
     def _set(self, wanted: Configuration, resized: Sequence[Volume]) -> None:
         self._target.apply(wanted, self._mount.path)
         for volume in resized:
+            self._await_size(volume)
             self._target.resized(subsystem_nqn(volume))
+
+    def _await_size(self, volume: Volume) -> None:
+        """The kernel's target takes the size that the mount's inode has in its memory, and asks nobody."""
+        deadline = time.monotonic() + SIZE_SECONDS_MAX
+        while (self._mount.path / volume.path).stat().st_size != volume.size:
+            if time.monotonic() > deadline:
+                log.error("the mount shows an old size of a volume", extra={"volume": volume.path})
+                return
+            time.sleep(SIZE_PAUSE_SECONDS)
 
     def _wanted(self, hosts: Sequence[Host], volumes: Sequence[Volume]) -> Configuration:
         any_host = self._settings.allow_any_host and not hosts

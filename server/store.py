@@ -28,6 +28,8 @@ async def open_store(settings: Settings, state: StateDirectory, *, format_device
             format_block_devices=format_devices,
             allow_degraded=settings.pool.allow_degraded,
             reduction=settings.reduction.mode,
+            cold_seconds=settings.reduction.cold_days * 24 * 3600 or None,
+            index_bytes=settings.reduction.index_bytes,
         )
     except Refused as error:
         raise UserError(str(error), exit_code=Exit.REFUSED, kind="refused") from None

@@ -7,13 +7,30 @@ from typing import Annotated, Any
 import typer
 
 from server.cli.output import Json, State, Url, client, human_bytes, print_json, print_table
+from server.errors import UserError
 
 Scope = Annotated[str, typer.Argument(help="A bucket, or /BUCKET/PREFIX of keys. Nothing: the whole pool.")]
 Path = Annotated[str, typer.Argument(help="/BUCKET/KEY of an object or file.")]
 
 
-def reduction(path: Scope = "", json_output: Json = False, state: State = None, url: Url = None) -> None:
-    """Show what deduplication, similarity and compression gain, counted exactly."""
+MODES = ("off", "fast", "balanced", "deep")
+INHERIT = "inherit"
+Mode = Annotated[
+    str,
+    typer.Option(
+        "--set",
+        help="off, fast, balanced or deep: how PATH (a bucket, folder, volume or object) is reduced from now on; inherit: as what holds it.",
+        metavar="MODE",
+        show_default=False,
+    ),
+]
+
+
+def reduction(path: Scope = "", set_mode: Mode = "", json_output: Json = False, state: State = None, url: Url = None) -> None:
+    """Show what deduplication, similarity and compression gain, counted exactly; or say how a path is reduced."""
+    if set_mode:
+        _set(path, set_mode, json_output, state, url)
+        return
     found = client(state, url).get("/api/v1/reduction", scope=path or None)
     if json_output:
         print_json(found)
@@ -36,6 +53,18 @@ def reduction(path: Scope = "", json_output: Json = False, state: State = None, 
     ]
     print_table(("what", "bytes", "size"), [(name, size, _signed(size)) for name, size in rows if size], empty="nothing is stored")
     typer.echo(f"mode {found['mode']}; ratio {logical / stored:.2f} before parity" if stored > 0 else f"mode {found['mode']}")
+
+
+def _set(path: str, mode: str, json_output: bool, state: State, url: Url) -> None:
+    if not path.strip("/"):
+        raise UserError("whose mode? the pool's own is reduction.mode in the configuration")
+    if mode not in (*MODES, INHERIT):
+        raise UserError(f"{mode} is no mode: {', '.join(MODES)} or {INHERIT}")
+    found = client(state, url).put("/api/v1/reduction", {"path": path, "mode": None if mode == INHERIT else mode})
+    if json_output:
+        print_json(found)
+    else:
+        typer.echo(f"{path} is reduced by mode {found['mode']}")
 
 
 def _signed(size: int) -> str:

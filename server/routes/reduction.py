@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel, ConfigDict
 
+from element_store.interface import ElementStore
 from element_store.types import NotFound
 from server.routes.context import CurrentDaemon
 
@@ -25,7 +27,35 @@ async def reduction(daemon: CurrentDaemon, scope: str = "") -> dict[str, Any]:
         found = dict(await daemon.store.reduction(view or None, prefix))
     except NotFound:
         raise HTTPException(404, f"there is no bucket {view}") from None
-    return {"path": "/" + scope.strip("/"), "mode": daemon.settings.reduction.mode, **found}
+    return {"path": "/" + scope.strip("/"), "mode": await _mode(daemon.store, scope), **found}
+
+
+async def _mode(store: ElementStore, scope: str) -> str:
+    """What holds there; of a prefix that is no path, what holds for its bucket."""
+    view = scope.strip("/").partition("/")[0]
+    if not view:
+        return await store.reduction_mode()
+    try:
+        return await store.reduction_mode(scope.encode())
+    except NotFound:
+        return await store.reduction_mode(view.encode())
+
+
+class NewMode(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    mode: Literal["off", "fast", "balanced", "deep"] | None
+    """None: what holds above it."""
+
+
+@router.put("/reduction")
+async def set_mode(daemon: CurrentDaemon, new: NewMode) -> dict[str, Any]:
+    try:
+        await daemon.store.set_reduction_mode(new.path.encode(), new.mode)
+        return {"path": new.path, "mode": await daemon.store.reduction_mode(new.path.encode())}
+    except NotFound:
+        raise HTTPException(404, f"there is no /{new.path.strip('/')}") from None
 
 
 @router.get("/why")

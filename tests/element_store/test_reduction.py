@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from element_store import Store
-from element_store.types import Attributes, NotFound
+from element_store.types import Attributes, Invalid, NotFound
 from tests.element_store.conftest import VIEW
 
 GAINS = ("zero_bytes", "dedupe_gain_bytes", "similarity_gain_bytes", "compression_gain_bytes")
@@ -58,3 +58,19 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
         await store.why(VIEW, b"none")
     with pytest.raises(NotFound):
         await store.reduction("none")
+
+
+async def test_a_views_mode_is_its_own(store: Store) -> None:
+    assert await store.reduction_mode() == await store.reduction_mode(b"/" + VIEW.encode()) == "balanced"
+    await store.set_reduction_mode(b"/" + VIEW.encode(), "off")
+    await publish(store, b"text", bytes(500_000) + b"to be or not to be " * 20_000)
+    assert await store.reduction_mode(b"/" + VIEW.encode() + b"/text") == "off"
+    while (found := await store.reduction(VIEW, b"text"))["landed_bytes"] not in (0, found["logical_bytes"]):
+        await asyncio.sleep(0.02)
+    assert found["compression_gain_bytes"] == 0
+    await store.set_reduction_mode(b"/" + VIEW.encode(), None)
+    assert await store.reduction_mode(b"/" + VIEW.encode() + b"/text") == "balanced"
+    with pytest.raises(NotFound):
+        await store.set_reduction_mode(b"/none", "fast")
+    with pytest.raises(Invalid):
+        await store.set_reduction_mode(b"/" + VIEW.encode(), "best")

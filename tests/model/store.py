@@ -97,6 +97,7 @@ class ModelStore:
         self._clock_ns = clock_ns
         self._ids = itertools.count(1)
         self._views: dict[str, _View] = {}
+        self._modes: dict[bytes, str] = {}
         self._records: dict[tuple[str, str], bytes] = {}
         self._closed = False
         self.staged_open: set[int] = set()
@@ -470,6 +471,15 @@ class ModelStore:
         size = sum(element.size for element in named)
         gains = dict.fromkeys(("zero_bytes", "dedupe_gain_bytes", "similarity_gain_bytes", "compression_gain_bytes"), 0)
         return {"logical_bytes": size, "stored_bytes": size, "landed_bytes": size, "held_bytes": 0, "row_bytes": 0, **gains}
+
+    async def reduction_mode(self, path: bytes | None = None) -> str:
+        if path is not None:
+            self._at(path.strip(b"/").split(b"/")[0].decode())
+        return self._modes.get((path or b"").strip(b"/"), "balanced")
+
+    async def set_reduction_mode(self, path: bytes, mode: str | None) -> None:
+        self._at(path.strip(b"/").split(b"/")[0].decode())
+        self._modes[path.strip(b"/")] = mode or "balanced"
 
     async def why(self, view: str, key: bytes) -> Sequence[StoredPart]:
         element, _ = self._element(view, key, None)

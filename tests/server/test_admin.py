@@ -120,6 +120,11 @@ async def test_reduction_of_a_prefix_and_why(http, running):
     await running.store.put("reduced", b"c", b"1", Attributes())
     assert (await http.get("/api/v1/reduction", params={"scope": "/reduced/a/"})).json()["logical_bytes"] == 5
     assert (await http.get("/api/v1/reduction")).json()["mode"] == "balanced"
+    wanted = {"path": "/reduced", "mode": "fast"}
+    assert (await http.put("/api/v1/reduction", json=wanted)).json() == wanted
+    assert (await http.get("/api/v1/reduction", params={"scope": "/reduced"})).json()["mode"] == "fast"
+    assert (await http.put("/api/v1/reduction", json={"path": "/reduced", "mode": "best"})).status_code == 422
+    assert (await http.put("/api/v1/reduction", json={"path": "/none", "mode": None})).status_code == 404
     found = (await http.get("/api/v1/why", params={"element": "/reduced/a/b"})).json()
     assert [part["length"] for part in found["parts"]] == [5]
 

@@ -12,6 +12,7 @@ mod content;
 mod errors;
 mod files;
 mod memory;
+mod modes;
 mod mount;
 mod nfs;
 mod pool;
@@ -35,6 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<store::Store>()?;
     module.add_class::<memory::MemoryDevices>()?;
     module.add_class::<files::Files>()?;
+    module.add_class::<modes::Modes>()?;
     module.add_class::<snapshots::Snapshots>()?;
     module.add_class::<mount::FuseMount>()?;
     module.add_class::<nfs::NfsServer>()?;

@@ -8,6 +8,7 @@ use crate::content::Content;
 use crate::errors::{Failure, raise};
 use crate::files::Files;
 use crate::memory::MemoryDevices;
+use crate::modes::Modes;
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
@@ -150,17 +151,13 @@ impl Store {
         code: Option<(u8, u8)>,
         format_block_devices: bool,
         allow_degraded: bool,
-        reduction: &str,
+        reduction: (String, Option<u64>, usize),
     ) -> Future {
-        let mode = core::Mode::from_name(reduction).ok_or_else(|| raise(Error::Invalid(format!("{reduction} is no mode of reduction"))))?;
         let options = OpenOptions {
             code,
             format_block_devices,
             allow_degraded,
-            reduction: core::ReductionSettings {
-                mode,
-                ..Default::default()
-            },
+            reduction: crate::modes::settings(&reduction)?,
             ..OpenOptions::default()
         };
         Self::open_with(py, move || core::Store::open(&devices, &state, options))
@@ -206,6 +203,10 @@ impl Store {
 
     fn volumes(&self) -> Volumes {
         Volumes::new(self.shared.clone())
+    }
+
+    fn modes(&self) -> Modes {
+        Modes::new(self.shared.clone())
     }
 
     fn snapshots(&self) -> Snapshots {

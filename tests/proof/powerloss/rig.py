@@ -81,7 +81,7 @@ class Drives:
             _sparse(self.logs[index], LOG_BYTES_MAX)
             self.paths[index].touch()
         with (self.directory / "qemu.log").open("wb") as output:
-            environment = {**os.environ, "LD_PRELOAD": str(preload.build("own_buffer", self.directory))}
+            environment = {**os.environ, "LD_PRELOAD": str(preload.build("fuse_export", self.directory))}
             self._process = subprocess.Popen(self._command(), env=environment, stdout=output, stderr=subprocess.STDOUT)
         self._wait_for_exports()
         self._log_fds = [os.open(log, os.O_RDONLY) for log in self.logs]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +90,29 @@ def test_parallel_direct_writes_arrive_as_they_were(tmp_path: Path) -> None:
     with recording.image.open("rb") as image:
         assert [number for number in range(count) if image.read(length) != contents[number]] == []
     recording.close()
+
+
+WRITES_FOR_EVER = """
+import mmap, os, sys, threading
+buffer = mmap.mmap(-1, 65536)
+def write(path):
+    device = os.open(path, os.O_RDWR | os.O_DIRECT)
+    while True:
+        os.pwrite(device, buffer, 0)
+for path in 3 * sys.argv[1:]:
+    threading.Thread(target=write, args=[path]).start()
+print(flush=True)
+"""
+
+
+def test_killing_who_writes_leaves_the_devices_answering(tmp_path: Path) -> None:
+    """A request that was there when QEMU polled and gone when it read left QEMU waiting, and with it the writer who was to die."""
+    with Drives(tmp_path, 6, 1 << 20) as drives:
+        for _ in range(60):
+            with subprocess.Popen([sys.executable, "-c", WRITES_FOR_EVER, *drives.paths], stdout=subprocess.PIPE) as writer:
+                assert writer.stdout and writer.stdout.readline()
+                writer.kill()
+                writer.wait(timeout=60)
 
 
 def test_a_correct_store_loses_nothing_and_lying_drives_are_caught(tmp_path: Path) -> None:

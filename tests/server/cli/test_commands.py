@@ -99,6 +99,10 @@ def test_reduction_and_why(daemon):
     gains = ("zero_bytes", "dedupe_gain_bytes", "similarity_gain_bytes", "compression_gain_bytes")
     assert found["logical_bytes"] - sum(found[gain] for gain in gains) == found["stored_bytes"]
     assert "no bucket nowhere" in daemon.trefoil("reduction", "/nowhere/x").stderr
+    refused = daemon.trefoil("reduction", "/nowhere", "--set", "off")
+    assert (refused.returncode, refused.stderr) == (Exit.FAILED, "trefoil: there is no /nowhere\n")
+    assert "is no mode" in daemon.trefoil("reduction", "/nowhere", "--set", "best").stderr
+    assert "reduction.mode" in daemon.trefoil("reduction", "--set", "off").stderr
     refused = daemon.trefoil("why", "/nowhere/x")
     assert (refused.returncode, refused.stderr) == (Exit.FAILED, "trefoil: there is no /nowhere/x\n")
 

@@ -261,7 +261,7 @@ pub fn list(rows: &dyn Rows, view: u64, after: u64, limit: usize) -> Result<Vec<
         let (row_key, value) = row?;
         let (found, key) = found(rows, &value)?;
         if !is_mere_marker(rows, &found)? {
-            let cookie = keys::offset_of(&row_key);
+            let cookie = keys::ordinal_of(&row_key);
             entries.push((cookie, name_of(&key, cookie), found.entry.element));
         }
     }

@@ -5,6 +5,7 @@
 //! last of them; a segment counts a chunk as long as its row is there.
 
 use super::Rows;
+use super::blocks::{self, Merged};
 use super::content::{self, vacate};
 use super::keys;
 use super::rows::{ChunkRow, Encoding, ExtentRow, Piece, Placement, begin, open};
@@ -105,15 +106,46 @@ pub fn move_chunk(tx: &mut Transaction, id: u64, old: &ChunkRow, location: Locat
     tx.put_chunk(id, &new)
 }
 
-/// A chunk is encoded otherwise, without references, and lies elsewhere; nothing happens if it is gone or changed meanwhile.
-pub fn recode(tx: &mut Transaction, id: u64, old: &ChunkRow, new: &ChunkRow) -> Result<()> {
-    if chunk(tx, id)?.as_ref() != Some(old) {
-        return Ok(());
+/// A chunk that is encoded otherwise and lies elsewhere.
+#[derive(Debug, Clone)]
+pub struct Recoded {
+    pub id: u64,
+    pub old: ChunkRow,
+    /// Its references are full chunks: what it refers to already, or the first of its group.
+    pub new: ChunkRow,
+}
+
+/// Nothing happens if the first of the group is gone or changed meanwhile; of the others each is left alone that is. Returns how many changed.
+pub fn recode(tx: &mut Transaction, group: &[Recoded]) -> Result<usize> {
+    let (mut changed, mut referred) = (0, BTreeMap::<u32, Vec<(u8, u64, u64)>>::new());
+    for Recoded { id, old, new } in group {
+        if chunk(tx, *id)?.as_ref() != Some(old) {
+            if changed == 0 {
+                return Ok(0);
+            }
+            continue;
+        }
+        changed += 1;
+        tx.count_live(old.location.segment, -old.footprint());
+        tx.count_live(new.location.segment, new.footprint());
+        tx.put_chunk(*id, new)?;
+        new.bases.iter().try_for_each(|base| tx.add(&keys::chunk_shares(*base), 1))?;
+        old.bases.iter().try_for_each(|base| drop_chunk(tx, *base))?;
+        if old.bases.first() != new.bases.first() {
+            let reference = new.bases.first().copied().unwrap_or(*id);
+            referred.entry(new.page).or_default().push((new.slot, *id, reference));
+        }
     }
-    tx.count_live(old.location.segment, -old.footprint());
-    tx.count_live(new.location.segment, new.footprint());
-    tx.put_chunk(id, new)?;
-    old.bases.iter().try_for_each(|base| drop_chunk(tx, *base))
+    for (number, changes) in referred {
+        let Some(mut entries) = page(tx, number)? else { continue };
+        for (slot, id, reference) in changes {
+            if let Some(entry) = entries.get_mut(usize::from(slot)).filter(|entry| entry.chunk == id) {
+                entry.reference = reference;
+            }
+        }
+        tx.put(keys::page(number), encode_page(&entries))?;
+    }
+    Ok(changed)
 }
 
 /// An extent that was cut: its row as it was read, and what it consists of now.
@@ -128,6 +160,7 @@ pub struct Reduced {
 #[derive(Debug, Clone, Default)]
 pub struct Adoption {
     pub extents: Vec<Reduced>,
+    pub blocks: Vec<Merged>,
     /// Stored and durable, named by nothing yet.
     pub chunks: BTreeMap<u64, ChunkRow>,
     /// Pages as they are to be if a chunk of theirs is adopted.
@@ -139,6 +172,8 @@ pub struct Adoption {
 pub struct Adopted {
     /// For each extent, whether it was swapped. One that was not is gone, was moved, or refers to a chunk that went meanwhile.
     pub extents: Vec<bool>,
+    /// For each block the same: it was changed again, or refers to such a chunk.
+    pub blocks: Vec<bool>,
     /// Chunks that have rows now.
     pub chunks: BTreeSet<u64>,
 }
@@ -147,19 +182,24 @@ pub struct Adopted {
 pub fn adopt(tx: &mut Transaction, adoption: &Adoption) -> Result<Adopted> {
     let (mut adopted, mut references) = (Adopted::default(), BTreeMap::<u64, i64>::new());
     let mut usable = HashMap::new();
-    for reduced in &adoption.extents {
-        let swapped = content::extent(tx, reduced.extent)?.as_ref() == Some(&reduced.old) && {
-            let mut chunks = reduced.pieces.iter().filter(|piece| piece.chunk != 0);
-            chunks.try_fold(true, |all, piece| {
-                Ok::<_, Error>(all && is_usable(tx, adoption, piece.chunk, &mut usable)?)
-            })?
-        };
+    let mut refer_to = |tx: &Transaction, is_same: bool, pieces: &[Piece]| -> Result<bool> {
+        let chunks = || pieces.iter().map(|piece| piece.chunk).filter(|chunk| *chunk != 0);
+        let swapped = is_same
+            && chunks().try_fold(true, |all, chunk| {
+                Ok::<_, Error>(all && is_usable(tx, adoption, chunk, &mut usable)?)
+            })?;
         if swapped {
-            for piece in reduced.pieces.iter().filter(|piece| piece.chunk != 0) {
-                *references.entry(piece.chunk).or_default() += 1;
-            }
+            chunks().for_each(|chunk| *references.entry(chunk).or_default() += 1);
         }
-        adopted.extents.push(swapped);
+        Ok(swapped)
+    };
+    for reduced in &adoption.extents {
+        let is_same = content::extent(tx, reduced.extent)?.as_ref() == Some(&reduced.old);
+        adopted.extents.push(refer_to(tx, is_same, &reduced.pieces)?);
+    }
+    for merged in &adoption.blocks {
+        let is_same = blocks::is_as_it_was(tx, merged)?;
+        adopted.blocks.push(refer_to(tx, is_same, &merged.pieces)?);
     }
     let needed: Vec<u64> = references.keys().copied().filter(|id| adoption.chunks.contains_key(id)).collect();
     for base in needed.iter().flat_map(|id| &adoption.chunks[id].bases) {
@@ -174,6 +214,12 @@ pub fn adopt(tx: &mut Transaction, adoption: &Adoption) -> Result<Adopted> {
             placement: Placement::Chunks(reduced.pieces.clone()),
         };
         tx.put_extent(reduced.extent, &row)?;
+    }
+    let exchanged = || adoption.blocks.iter().zip(&adopted.blocks).filter(|(_, swapped)| **swapped);
+    exchanged().try_for_each(|(merged, _)| blocks::exchange(tx, merged))?;
+    for (merged, _) in exchanged() {
+        // What is left of extents that the block had a part of.
+        merged.runs.iter().try_for_each(|run| blocks::trim(tx, merged.element, run))?;
     }
     Ok(adopted)
 }

@@ -11,7 +11,7 @@ use super::transaction::{Taken, Transaction};
 use crate::codec::checksum;
 use crate::error::{Error, Result};
 use crate::meta::decode_counter;
-use crate::reduction::Cutting;
+use crate::reduction::{Cutting, Mode};
 use std::collections::HashMap;
 
 /// Mappings that a deletion gives back in its own transaction; more are left to the freeing job.
@@ -36,12 +36,12 @@ pub struct Run {
 }
 
 impl Run {
-    fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.offset + u64::from(self.length)
     }
 
     /// The part of this run that lies in [start, stop).
-    fn clip(&self, start: u64, stop: u64) -> Option<Run> {
+    pub fn clip(&self, start: u64, stop: u64) -> Option<Run> {
         let (from, to) = (self.offset.max(start), self.end().min(stop));
         (from < to).then(|| Run {
             offset: from,
@@ -52,51 +52,51 @@ impl Run {
     }
 }
 
-fn run_of(key: &[u8], value: &[u8]) -> Result<Run> {
+/// Of a mapping's row. Raises Damaged.
+pub fn run_of(key: &[u8], value: &[u8]) -> Result<Run> {
     let row = MappingRow::decode(value)?;
+    let offset = keys::ordinal_of(key).checked_sub(u64::from(row.length));
     Ok(Run {
-        offset: keys::offset_of(key),
+        offset: offset.ok_or_else(|| Error::Damaged("a mapping begins before its element".into()))?,
         extent: row.extent,
         skip: row.skip,
         length: row.length,
     })
 }
 
-/// Whole runs that touch [start, stop), in order, at most `limit`.
+/// Whole runs that touch [start, stop), in order, read as they are asked for. What comes after one that reaches `stop` is not looked for: it may be far, with
+/// rows that are gone in between.
+pub fn each_run(rows: &dyn Rows, element: u64, start: u64, stop: u64) -> impl Iterator<Item = Result<Run>> + '_ {
+    // No run is longer than an extent.
+    let (from, to) = (start.saturating_add(1), stop.saturating_add(EXTENT_BYTES_MAX as u64));
+    let mut found = rows.range(&keys::mapping(element, from), &keys::mapping(element, to), false);
+    let mut reached = start;
+    std::iter::from_fn(move || {
+        if reached >= stop {
+            return None;
+        }
+        let run = found.next()?.and_then(|(key, value)| run_of(&key, &value));
+        reached = run.as_ref().map_or(stop, Run::end);
+        Some(run).filter(|run| run.as_ref().map_or(true, |run| run.offset < stop))
+    })
+}
+
+/// The same, at most `limit`.
 ///
-/// Most changes and reads meet one run that covers all they touch: it is found by its key, without looking around it. Looking around costs more the more
-/// often the rows nearby were written since the tree's last flush, as each write of them is passed by.
+/// Most changes and reads meet one run that covers all they touch and ends with it: it is found by its key, without looking around. Looking around costs more
+/// the more often the rows nearby were written since the tree's last flush, as each write of them is passed by.
 pub fn runs(rows: &dyn Rows, element: u64, start: u64, stop: u64, limit: usize) -> Result<Vec<Run>> {
     if start >= stop || limit == 0 {
         return Ok(Vec::new());
     }
-    let mut found = Vec::new();
-    found.extend(run_at(rows, element, start)?);
-    let at = found.last().map_or(start, Run::end);
-    if at >= stop {
-        return Ok(found);
-    }
-    for row in rows.range(&keys::mapping(element, at), &keys::mapping(element, stop), false) {
-        if found.len() >= limit {
-            break;
-        }
-        let (key, value) = row?;
-        found.push(run_of(&key, &value)?);
-    }
-    Ok(found)
-}
-
-/// The run that covers byte `at`.
-fn run_at(rows: &dyn Rows, element: u64, at: u64) -> Result<Option<Run>> {
-    let key = keys::mapping(element, at);
+    let key = keys::mapping(element, stop);
     if let Some(value) = rows.get(&key)? {
-        return run_of(&key, &value).map(Some);
+        let run = run_of(&key, &value)?;
+        if run.offset <= start {
+            return Ok(vec![run]);
+        }
     }
-    // No run is longer than an extent.
-    let first = keys::mapping(element, at.saturating_sub(EXTENT_BYTES_MAX as u64 - 1));
-    let before = rows.range(&first, &key, true).next().transpose()?;
-    let run = before.map(|(key, value)| run_of(&key, &value)).transpose()?;
-    Ok(run.filter(|run| run.end() > at))
+    each_run(rows, element, start, stop).take(limit).collect()
 }
 
 /// Runs cut to [start, stop).
@@ -116,11 +116,11 @@ pub fn block_checksums(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks(CHECKSUM_BLOCK).map(checksum).collect()
 }
 
-fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
+pub(super) fn map(tx: &mut Transaction, element: u64, run: Run) -> Result<()> {
     tx.count_mapped(element, i64::from(run.length));
     tx.put_mapping(
         element,
-        run.offset,
+        run.end(),
         MappingRow {
             born: 0,
             extent: run.extent,
@@ -161,12 +161,13 @@ impl Spot {
         }
     }
 
-    fn landed(&self, extent: u64) -> LandedRow {
+    fn landed(&self, extent: u64, mode: Option<Mode>) -> LandedRow {
         LandedRow {
             element: self.element,
             offset: self.offset,
             cutting: self.cutting,
             extent,
+            mode,
         }
     }
 }
@@ -185,7 +186,7 @@ pub(super) fn land(tx: &mut Transaction, spot: Spot, bytes: &[u8]) -> Result<()>
             },
         },
     )?;
-    tx.put(keys::landed_journal(position), spot.landed(id).encode())?;
+    tx.put(keys::landed_journal(position), spot.landed(id, tx.landing_mode).encode())?;
     map(
         tx,
         spot.element,
@@ -212,7 +213,7 @@ pub fn append(tx: &mut Transaction, spot: Spot, extents: Vec<(u64, ExtentRow)>) 
     extents.into_iter().try_fold(spot.offset, |offset, (id, row)| {
         if let Placement::Raw { location, .. } = &row.placement {
             tx.occupy(location);
-            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id).encode())?;
+            tx.put(keys::landed_raw(id), Spot { offset, ..spot }.landed(id, tx.landing_mode).encode())?;
         }
         tx.put_extent(id, &row)?;
         map(
@@ -335,7 +336,7 @@ pub fn cut(tx: &mut Transaction, element: u64, start: u64, stop: u64, limit: usi
     };
     for run in found {
         let (head, tail) = (run.clip(0, start), run.clip(stop, u64::MAX));
-        let taken = tx.take(&keys::mapping(element, run.offset))?;
+        let taken = tx.take(&keys::mapping(element, run.end()))?;
         tx.count_mapped(element, -i64::from(run.length));
         let kept = i64::from(head.is_some()) + i64::from(tail.is_some());
         // What is gone leaves its reference to the parts that are kept.

@@ -4,7 +4,7 @@ use super::rows::{begin, narrow, open};
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 use crate::reduction::page::PAGE_ENTRIES;
-use crate::reduction::{BASES_MAX, CHUNK_BYTES_MAX, Cutting};
+use crate::reduction::{BASES_MAX, CHUNK_BYTES_MAX, Cutting, Mode};
 use crate::segment::Location;
 
 /// Bytes covered by one checksum of a raw extent: what a ranged read fetches at least.
@@ -74,6 +74,8 @@ pub struct LandedRow {
     pub offset: u64,
     pub cutting: Cutting,
     pub extent: u64,
+    /// Of reduction, for what lies in no view yet: parts of uploads. None: the element's.
+    pub mode: Option<Mode>,
 }
 
 impl LandedRow {
@@ -83,17 +85,19 @@ impl LandedRow {
             .varint(self.extent)
             .varint(self.element)
             .varint(self.offset)
-            .u8(u8::from(self.cutting == Cutting::Aligned));
+            .u8(u8::from(self.cutting == Cutting::Aligned) | self.mode.map_or(0, Mode::number) << 1);
         writer.bytes
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
+        let (extent, element, offset, how) = (reader.varint()?, reader.varint()?, reader.varint()?, reader.u8()?);
         Ok(Self {
-            extent: reader.varint()?,
-            element: reader.varint()?,
-            offset: reader.varint()?,
-            cutting: if reader.u8()? == 0 { Cutting::Content } else { Cutting::Aligned },
+            element,
+            offset,
+            cutting: if how & 1 == 0 { Cutting::Content } else { Cutting::Aligned },
+            extent,
+            mode: Mode::numbered(how >> 1),
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use super::rows::{ElementRow, EntryRow, Kind, plain_bytes};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, path, snapshots};
+use super::{Rows, aside, keys, modes, path, snapshots};
 use crate::error::{Error, Result};
 use crate::meta::RangeIter;
 
@@ -71,6 +71,7 @@ pub fn make(tx: &mut Transaction, parent: u64, name: &[u8], mut row: ElementRow)
     if parent != keys::ROOT {
         let above = path::element(tx, parent)?;
         row.aside = above.aside || aside::is_misfit(&above, name);
+        modes::inherit(&above, &mut row.attributes);
     }
     (row.parent, row.detail) = (parent, name.to_vec());
     tx.put_element(id, row)?;
@@ -97,7 +98,7 @@ pub fn list(rows: &dyn Rows, directory: u64, cookie: u64, limit: usize) -> Resul
         let (key, value) = row?;
         let name = plain_bytes(&value)?.to_vec();
         let entry = path::entry(rows, directory, &name)?.ok_or_else(|| Error::Damaged(format!("a cookie of {directory} leads nowhere")))?;
-        found.push((keys::offset_of(&key), name, entry));
+        found.push((keys::ordinal_of(&key), name, entry));
     }
     Ok(found)
 }

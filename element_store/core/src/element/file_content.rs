@@ -57,11 +57,13 @@ pub fn shrink(tx: &mut Transaction, inode: u64, size: u64) -> Result<bool> {
     if row.size <= size {
         return Ok(true);
     }
-    let (from, to) = (keys::mapping(inode, 0), keys::mapping(inode, u64::MAX));
-    let last = tx.get_range(&from, &to, CUT_RUNS_MAX, true)?;
-    let reached = match last.last() {
-        Some((key, _)) if last.len() == CUT_RUNS_MAX => keys::offset_of(key).max(size),
-        _ => size,
+    let reached = if content::runs(tx, inode, size, row.size, CUT_RUNS_MAX + 1)?.len() <= CUT_RUNS_MAX {
+        size
+    } else {
+        let (from, to) = (keys::mapping(inode, size + 1), keys::mapping(inode, u64::MAX));
+        let last = tx.get_range(&from, &to, CUT_RUNS_MAX, true)?;
+        let first = last.last().map(|(key, value)| content::run_of(key, value)).transpose()?;
+        first.map_or(size, |run| run.offset.max(size))
     };
     content::cut(tx, inode, reached, row.size, usize::MAX)?;
     changed_content(tx, inode, &mut row)?;

@@ -8,7 +8,7 @@ use super::info::Versioning;
 use super::namespace::{bury_row, detach, unname};
 use super::rows::{Attributes, ElementRow, Kind};
 use super::transaction::Transaction;
-use super::{Rows, aside, directory, keys, path, snapshot_directory, versions, volumes};
+use super::{Rows, aside, directory, keys, modes, path, snapshot_directory, versions, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::acl::{self, Birth};
 use crate::filesystem::{Errno, LINKS_MAX, New, Node, Owner, ROOT, Replace, TARGET_BYTES_MAX};
@@ -123,6 +123,9 @@ fn new_row(tx: &Transaction, parent: &ElementRow, new: &New<'_>, mode: Mode, own
     };
     if inherits && kind == Kind::Directory {
         attributes.mode |= SET_GID;
+    }
+    if kind == Kind::File {
+        modes::inherit(parent, &mut attributes);
     }
     let mut row = ElementRow::new(kind, tx.now_ns, attributes);
     if kind == Kind::Symlink {

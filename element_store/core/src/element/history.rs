@@ -62,7 +62,7 @@ fn retag(space: &Space, key: &[u8], value: Vec<u8>) -> Result<Vec<u8>> {
             row.element = space.retag(row.element);
             Ok(row.encode())
         }
-        Some(&keys::ASIDE) if keys::offset_of(key) != 0 => {
+        Some(&keys::ASIDE) if keys::ordinal_of(key) != 0 => {
             let damaged = || Error::Damaged("an entry that lies aside is short".into());
             let (directory, name) = plain_bytes(&value)?.split_first_chunk::<8>().ok_or_else(damaged)?;
             let directory = space.retag(u64::from_be_bytes(*directory));

@@ -174,7 +174,7 @@ fn check_entries(seen: &Seen, findings: &mut Findings) -> Result<(HashMap<u64, N
 fn check_aside(seen: &Seen, findings: &mut Findings) -> Result<()> {
     let (mut listed, rows) = (HashMap::new(), &seen.rows);
     seen.scan(keys::ASIDE, |key, value| {
-        let (cookie, view) = (keys::offset_of(key), keys::id_of(key));
+        let (cookie, view) = (keys::ordinal_of(key), keys::id_of(key));
         if cookie != 0 && !seen.is_nested(view) {
             listed.insert((keys::space_of(view), cookie), (view, plain_bytes(value)?.to_vec()));
         }
@@ -351,18 +351,18 @@ fn check_newest(rows: &dyn Rows, view: u64, key: &[u8], sequence: u64, row: &Ver
     Ok(())
 }
 
-/// Whoever copied content that was assembled piece by piece does not know of its holes, and counts none.
 fn check_holes(seen: &Seen, findings: &mut Findings) -> Result<()> {
     let rows = &seen.rows;
     seen.scan(keys::ELEMENT, |key, value| {
         let (id, row) = (keys::id_of(key), ElementRow::decode(value)?);
+        if row.kind != Kind::File {
+            return Ok(());
+        }
         let holes = row.holes.saturating_add_signed(-volumes::mapped_since(rows, id, &row)?);
-        if holes > 0 {
-            let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
-            let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
-            if mapped + holes != row.size {
-                findings.add(format!("{mapped} of {} bytes of {id} are mapped, and {holes} are holes", row.size));
-            }
+        let runs = content::runs(rows, id, 0, u64::MAX, usize::MAX)?;
+        let mapped: u64 = runs.iter().map(|run| u64::from(run.length)).sum();
+        if mapped + holes != row.size {
+            findings.add(format!("{mapped} of {} bytes of {id} are mapped, and {holes} are holes", row.size));
         }
         Ok(())
     })
@@ -372,8 +372,8 @@ fn check_holes(seen: &Seen, findings: &mut Findings) -> Result<()> {
 fn check_contents(seen: &Seen, files: &BTreeMap<u64, Option<u64>>, findings: &mut Findings) -> Result<()> {
     let mut last = (0, 0);
     seen.scan(keys::MAPPING, |key, value| {
-        let (element, offset, row) = (keys::id_of(key), keys::offset_of(key), MappingRow::decode(value)?);
-        let end = offset + u64::from(row.length);
+        let (element, run) = (keys::id_of(key), content::run_of(key, value)?);
+        let (offset, end) = (run.offset, keys::ordinal_of(key));
         match files.get(&element) {
             // What its origin was giving back, a clone is not.
             None if seen.is_clone(element) => {}
@@ -381,10 +381,12 @@ fn check_contents(seen: &Seen, files: &BTreeMap<u64, Option<u64>>, findings: &mu
             Some(Some(size)) if end > *size => findings.add(format!("a mapping of {element} ends at {end}, past its size {size}")),
             _ => {}
         }
-        if last.0 == element && last.1 > offset {
+        // Of what is being given back, the origin's rows show again one by one.
+        let is_read = matches!(files.get(&element), Some(Some(_)));
+        if is_read && last.0 == element && last.1 > offset {
             findings.add(format!("mappings of {element} overlap at {offset}"));
         }
-        if row.length as usize > EXTENT_BYTES_MAX {
+        if run.length as usize > EXTENT_BYTES_MAX {
             findings.add(format!("a mapping of {element} at {offset} is longer than an extent"));
         }
         last = (element, end);
@@ -420,7 +422,7 @@ fn check_history(raw: &dyn Rows, spaces: &Spaces, findings: &mut Findings) -> Re
     let work: HashSet<u64> = snapshot_work::list(raw)?.into_iter().map(|work| work.space).collect();
     let mut dead = HashSet::new();
     scan(raw, keys::DEAD, |key, _| {
-        dead.insert(keys::history(keys::dead_of(key), keys::offset_of(key)));
+        dead.insert(keys::history(keys::dead_of(key), keys::ordinal_of(key)));
         Ok(())
     })?;
     scan(raw, keys::HISTORY, |key, value| {

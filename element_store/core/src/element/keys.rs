@@ -155,9 +155,10 @@ pub fn entry(parent: u64, name: &[u8]) -> Key {
     key
 }
 
-pub fn mapping(element: u64, offset: u64) -> Key {
+/// By where the run ends: what covers a byte is the first row past it, so no lookup goes backwards.
+pub fn mapping(element: u64, end: u64) -> Key {
     let mut key = with_u64(MAPPING, element);
-    key.extend_from_slice(&offset.to_be_bytes());
+    key.extend_from_slice(&end.to_be_bytes());
     key
 }
 
@@ -297,8 +298,8 @@ pub fn id_of(key: &[u8]) -> u64 {
     key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-/// The offset in bytes 9..17 of a mapping's key, or the cookie of a cookie's.
-pub fn offset_of(key: &[u8]) -> u64 {
+/// The number in bytes 9..17: where the run of a mapping's key ends, the cookie of a cookie's.
+pub fn ordinal_of(key: &[u8]) -> u64 {
     key.get(9..17).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 

@@ -6,6 +6,7 @@
 pub mod accounting;
 pub mod aside;
 pub mod attachments;
+pub mod blocks;
 pub mod chunks;
 pub mod content;
 pub mod content_rows;
@@ -19,6 +20,7 @@ pub mod invariants;
 pub mod keys;
 pub mod listing;
 pub mod metadata;
+pub mod modes;
 pub mod namespace;
 pub mod path;
 mod removed_trees;

@@ -9,7 +9,7 @@ use super::info::{Condition, Deletion, Digests, ElementInfo, Naming, PartInfo, R
 use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
-use super::{Rows, aside, directory, keys, metadata, snapshots, versions, volumes};
+use super::{Rows, aside, directory, keys, metadata, modes, snapshots, versions, volumes};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -49,8 +49,12 @@ pub enum Origin {
         start: u64,
         stop: u64,
     },
-    /// A hidden element that was assembled before: (id, size).
-    Hidden(u64, u64),
+    /// A hidden element that was assembled before. `mapped_bytes`: what this change has not counted of its content that is no hole.
+    Hidden {
+        element: u64,
+        size: u64,
+        mapped_bytes: i64,
+    },
 }
 
 /// Runs that one transaction shares; longer content is assembled in a hidden element first.
@@ -239,7 +243,10 @@ pub(super) fn current(rows: &dyn Rows, walk: &Walk) -> Result<Option<(u64, Eleme
 pub fn fill(tx: &mut Transaction, id: u64, origin: Origin) -> Result<u64> {
     match origin {
         Origin::New(source) => content::attach(tx, id, source),
-        Origin::Hidden(_, size) => tx.delete(&keys::detached(id)).map(|()| size),
+        Origin::Hidden { size, mapped_bytes, .. } => {
+            tx.count_mapped(id, mapped_bytes);
+            tx.delete(&keys::detached(id)).map(|()| size)
+        }
         Origin::Share { source, start, stop } => {
             if content::share(tx, source.element(), start, stop, id, 0, SHARED_RUNS_MAX)? < stop {
                 return Err(Error::Limit("content has too many runs to share in one transaction".into()));
@@ -267,11 +274,17 @@ pub(super) fn unname(tx: &mut Transaction, walk: &Walk) -> Result<()> {
 
 /// Whose the new element is, and whose and what directories its key makes: as files do it where a directory hands its group on.
 fn own(rows: &dyn Rows, walk: &Walk, old: Option<&(u64, ElementRow)>, attributes: &mut Attributes, naming: &Naming) -> Result<Implied> {
+    let above = path::element(rows, walk.parent())?;
+    attributes.xattrs.remove(modes::MARK);
+    modes::inherit(&above, attributes);
+    if let Some(mark) = old.and_then(|(_, old)| old.attributes.xattrs.get(modes::MARK)) {
+        attributes.xattrs.insert(modes::MARK.into(), mark.clone());
+    }
     if let Some((_, old)) = old.filter(|_| naming.inherit) {
         metadata::inherit(&old.attributes, attributes);
         return Ok(Implied::by(naming.directory_mode, attributes));
     }
-    let above = path::element(rows, walk.parent())?.attributes;
+    let above = above.attributes;
     let hands_on = above.mode & SET_GID;
     if hands_on != 0 {
         attributes.gid = above.gid;
@@ -296,9 +309,11 @@ pub fn publish(
     volumes::unmark(&mut description.attributes);
     let implied = own(tx, &walk, old.as_ref(), &mut description.attributes, &terms.naming)?;
     check_attributes(&description.attributes)?;
-    let hidden = if let Origin::Hidden(id, _) = origin { Some(id) } else { None };
     let space = keys::space_of(walk.parent());
-    let id = hidden.map_or_else(|| tx.new_element(space), Ok)?;
+    let id = match origin {
+        Origin::Hidden { element, .. } => element,
+        _ => tx.new_element(space)?,
+    };
     if keys::space_of(id) != space {
         return Err(Error::Conflict("the directory of the key was replaced meanwhile".into()));
     }
@@ -309,10 +324,7 @@ pub fn publish(
     // What the key names may be the source: filled first, then succeeded.
     row.size = fill(tx, id, origin)?;
     aside::check_policy(tx, view, &walk, row.size)?;
-    let mapped = tx.take_mapped(id);
-    if hidden.is_none() {
-        row.holes = row.size.saturating_add_signed(-mapped);
-    }
+    row.holes = row.size.saturating_add_signed(-tx.take_mapped(id));
     row.version = versions::succeed(tx, view, key, old, terms.versioning)?;
     for (index, parts) in description.parts.chunks(PARTS_PER_ROW).enumerate() {
         tx.put(keys::parts(id, index as u32), PartRow::encode_many(tx.epoch(), parts))?;

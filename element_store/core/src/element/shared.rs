@@ -31,6 +31,11 @@ impl Ids {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// None from it on was given out yet.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// `None` while the lease in force is used up: commit a renewal, then ask again.
     pub fn take_leased(&self) -> Option<u64> {
         let leased = self.leased.load(Ordering::Acquire);

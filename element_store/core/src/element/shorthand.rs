@@ -5,13 +5,17 @@
 //! shortened is Damaged.
 
 use super::{history, keys};
+use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
-use crate::meta::{Mutation, Shorthand};
+use crate::meta::{Mutation, Shorthand, VALUE_BYTES_MAX};
 
 /// A row is kept in history.
 const KEPT: u8 = b'h';
 /// The same, and nothing is in its place.
 const MOVED: u8 = b'm';
+/// The same, and another row is: both are in the value, the old one with its length before it.
+const REPLACED: u8 = b'r';
+const LETTERS: [u8; 3] = [KEPT, MOVED, REPLACED];
 
 /// That of the store.
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +45,36 @@ fn find(mutations: &[Mutation], key: &[u8]) -> Option<usize> {
     mutations.binary_search_by(|mutation| mutation.key().cmp(key)).ok()
 }
 
-/// Where the row of a dead list is that goes with a row of history, and the removal of the row that lived.
+/// Where the row of a dead list is that goes with a row of history, and what becomes of the place of the row that lived.
 fn others(mutations: &[Mutation], live: &[u8], died: u64) -> Option<(usize, Option<usize>)> {
     let dead = find(mutations, &dead_key(live, died)?)?;
     let is_plain = matches!(&mutations[dead], Mutation::Put { value, .. } if value.is_empty());
-    let gone = find(mutations, live).filter(|at| matches!(mutations[*at], Mutation::Delete { .. }));
-    is_plain.then_some((dead, gone))
+    is_plain.then_some((dead, find(mutations, live)))
+}
+
+/// Letter and value for a row of history and what takes its place; none if both do not fit into one value.
+fn joined(old: &[u8], place: &Mutation) -> Option<(u8, Vec<u8>)> {
+    let Mutation::Put { value: new, .. } = place else {
+        return Some((MOVED, old.to_vec()));
+    };
+    let mut writer = Writer::new();
+    writer.blob(old).raw(new);
+    (writer.bytes.len() <= VALUE_BYTES_MAX).then_some((REPLACED, writer.bytes))
+}
+
+/// The old row, and what is in its place.
+fn parted(letter: u8, live: &[u8], value: Vec<u8>) -> Result<(Vec<u8>, Option<Mutation>)> {
+    let key = live.to_vec();
+    Ok(match letter {
+        MOVED => (value, Some(Mutation::Delete { key })),
+        REPLACED => {
+            let mut reader = Reader::new(&value);
+            let old = reader.blob()?.to_vec();
+            let value = reader.raw(reader.remaining())?.to_vec();
+            (old, Some(Mutation::Put { key, value }))
+        }
+        _ => (value, None),
+    })
 }
 
 impl Shorthand for HistoryShorthand {
@@ -59,16 +87,23 @@ impl Shorthand for HistoryShorthand {
             let Mutation::Put { key, value } = mutation else { continue };
             let history = (key.first() == Some(&keys::HISTORY)).then(|| keys::history_of(key)).flatten();
             let Some((live, died)) = history else { continue };
-            let Some((dead, gone)) = others(&mutations, live, died) else {
+            let Some((dead, place)) = others(&mutations, live, died) else {
                 continue;
             };
-            // Of several deaths of one row, the last empties its place.
-            let gone = gone.filter(|gone| !said[*gone]);
+            // Of several deaths of one row, one tells of its place.
+            let told = place.filter(|place| !said[*place]);
+            let told = told.and_then(|place| Some((place, joined(value, &mutations[place])?)));
             (said[at], said[dead]) = (true, true);
-            gone.into_iter().for_each(|gone| said[gone] = true);
+            let (letter, value) = match told {
+                Some((place, joined)) => {
+                    said[place] = true;
+                    joined
+                }
+                None => (KEPT, value.clone()),
+            };
             short.push(Mutation::Put {
-                key: short_key(if gone.is_some() { MOVED } else { KEPT }, live, died),
-                value: value.clone(),
+                key: short_key(letter, live, died),
+                value,
             });
         }
         let rest = mutations
@@ -82,7 +117,7 @@ impl Shorthand for HistoryShorthand {
     }
 
     fn expand(&self, mutations: Vec<Mutation>) -> Result<Vec<Mutation>> {
-        let is_short = |mutation: &Mutation| matches!(mutation.key().first(), Some(&KEPT | &MOVED));
+        let is_short = |mutation: &Mutation| mutation.key().first().is_some_and(|letter| LETTERS.contains(letter));
         if !mutations.iter().any(is_short) {
             return Ok(mutations);
         }
@@ -94,15 +129,14 @@ impl Shorthand for HistoryShorthand {
                 continue;
             };
             let letter = key[0];
-            if ![KEPT, MOVED].contains(&letter) {
+            if !LETTERS.contains(&letter) {
                 all.push(Mutation::Put { key, value });
                 continue;
             }
             let (live, died) = parse(&key).ok_or_else(damaged)?;
             let dead = dead_key(live, died).ok_or_else(damaged)?;
-            if letter == MOVED {
-                all.push(Mutation::Delete { key: live.to_vec() });
-            }
+            let (value, place) = parted(letter, live, value)?;
+            all.extend(place);
             all.push(Mutation::Put {
                 key: keys::history(live, died),
                 value,
@@ -134,18 +168,18 @@ mod tests {
         })
     }
 
-    /// A row that dies, whether its dead list has it, whether its place becomes empty.
-    type Death = (Vec<u8>, u64, Vec<u8>, bool, bool);
+    /// A row that dies, whether its dead list has it, what becomes of its place.
+    type Death = (Vec<u8>, u64, Vec<u8>, bool, Option<Option<Vec<u8>>>);
 
     fn mutations(deaths: Vec<Death>, others: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Vec<Mutation> {
         let mut all: BTreeMap<Vec<u8>, Option<Vec<u8>>> = others.into_iter().collect();
-        for (live, died, value, is_listed, is_gone) in deaths {
+        for (live, died, value, is_listed, place) in deaths {
             all.insert(keys::history(&live, died), Some(value));
             if is_listed {
                 all.insert(dead_key(&live, died).unwrap(), Some(Vec::new()));
             }
-            if is_gone {
-                all.insert(live, None);
+            if let Some(place) = place {
+                all.insert(live, place);
             }
         }
         let mutation = |(key, value)| match value {
@@ -162,7 +196,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_expanded_is_what_was_shortened(
-            deaths in proptest::collection::vec((live_key(), prop_oneof![0..3_u64, any::<u64>()], bytes(), any::<bool>(), any::<bool>()), 0..12),
+            deaths in proptest::collection::vec(
+                (live_key(), prop_oneof![0..3_u64, any::<u64>()], bytes(), any::<bool>(), proptest::option::of(proptest::option::of(bytes()))),
+                0..12,
+            ),
             others in proptest::collection::vec((live_key(), proptest::option::of(bytes())), 0..6),
         ) {
             let all = mutations(deaths, others);
@@ -174,10 +211,10 @@ mod tests {
 
         #[test]
         fn any_mutations_are_expanded_or_an_error(keys in proptest::collection::btree_set(
-            prop_oneof![bytes(), bytes().prop_map(|rest| [b"hE\0\0\x04\0\0\0\0\0".as_slice(), &rest].concat())].prop_filter("keys are not empty", |key| !key.is_empty()),
+            prop_oneof![bytes(), bytes().prop_map(|rest| [b"rE\0\0\x04\0\0\0\0\0".as_slice(), &rest].concat())].prop_filter("keys are not empty", |key| !key.is_empty()),
             0..6,
         )) {
-            let all: Vec<Mutation> = keys.into_iter().map(|key| Mutation::Put { key, value: Vec::new() }).collect();
+            let all: Vec<Mutation> = keys.into_iter().map(|key| Mutation::Put { key, value: vec![2, 7, 7, 7] }).collect();
             if let Ok(expanded) = HistoryShorthand.expand(all) {
                 prop_assert!(expanded.is_sorted_by(|a, b| a.key() < b.key()));
             }
@@ -187,10 +224,14 @@ mod tests {
     #[test]
     fn a_row_that_moves_to_history_is_one_mutation() {
         let live = keys::element(keys::in_space(7, 3));
-        let all = mutations(vec![(live.clone(), 300, vec![1; 50], true, true)], Vec::new());
-        assert_eq!(all.len(), 3);
-        let short = HistoryShorthand.shorten(all);
-        assert_eq!(short.len(), 1);
-        assert_eq!(short[0].key().len(), 1 + live.len() + 2 + 1);
+        for place in [None, Some(vec![2; 40]), Some(vec![2; VALUE_BYTES_MAX])] {
+            let fits = place.as_ref().is_none_or(|new| new.len() < VALUE_BYTES_MAX);
+            let all = mutations(vec![(live.clone(), 300, vec![1; 50], true, Some(place))], Vec::new());
+            assert_eq!(all.len(), 3);
+            let short = HistoryShorthand.shorten(all.clone());
+            assert_eq!(short.len(), if fits { 1 } else { 2 });
+            assert_eq!(short.last().unwrap().key().len(), 1 + live.len() + 2 + 1);
+            assert_eq!(HistoryShorthand.expand(short).unwrap(), all);
+        }
     }
 }

@@ -212,7 +212,7 @@ fn go_on_after(tx: &mut Transaction, work: &Work, last: &[u8]) -> Result<Step> {
 }
 
 fn died(key: &[u8]) -> u64 {
-    keys::offset_of(key)
+    keys::ordinal_of(key)
 }
 
 /// Takes a row out of history unless somebody sees it.

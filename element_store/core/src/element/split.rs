@@ -22,7 +22,7 @@ struct Cursor {
     key: Vec<u8>,
     /// The row of that very key is still to be looked at.
     is_before: bool,
-    /// Mappings before this offset are copied.
+    /// Mappings that end before it are copied.
     offset: u64,
 }
 
@@ -257,7 +257,7 @@ impl Walk {
                 .take(self.left.min(64))
                 .collect::<Result<_>>()?;
             let Some((last, _)) = found.last() else { break };
-            self.cursor.offset = keys::offset_of(last) + 1;
+            self.cursor.offset = keys::ordinal_of(last) + 1;
             self.left -= found.len();
             for (key, value) in &found {
                 copy(tx, space, key, value, death)?;

@@ -98,8 +98,8 @@ fn mapped(gaps_and_lengths: &[(u64, u32)]) -> (World, Vec<content::Run>) {
             skip: 0,
             length: run.length,
         };
-        world.change(|tx| tx.put_mapping(ELEMENT, run.offset, row));
         at = run.offset + u64::from(*length);
+        world.change(|tx| tx.put_mapping(ELEMENT, at, row));
         laid.push(run);
     }
     (world, laid)
@@ -270,6 +270,7 @@ fn rows_read_back_as_written() {
         offset: 1 << 40,
         cutting: Cutting::Aligned,
         extent: 9,
+        mode: Some(crate::reduction::Mode::Fast),
     };
     assert_eq!(LandedRow::decode(&landed.encode()).unwrap(), landed);
     for placement in [

@@ -12,6 +12,7 @@ use crate::filesystem::Errno;
 use crate::filesystem::news::{Hub, News, Origin};
 use crate::journal::Filling;
 use crate::meta::{RangeIter, Txn};
+use crate::reduction::Mode;
 use crate::segment::Location;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -72,6 +73,8 @@ pub struct Transaction<'a> {
     live: HashMap<u64, i64>,
     /// Change of mapped bytes, by element.
     mapped: HashMap<u64, i64>,
+    /// How what it lands is to be reduced, where its element does not say.
+    pub landing_mode: Option<Mode>,
     /// In whose name it changes what it changes.
     pub origin: Origin,
     /// `None`: nobody listens.
@@ -147,6 +150,7 @@ impl<'a> Transaction<'a> {
             unopened: Vec::new(),
             live: HashMap::new(),
             mapped: HashMap::new(),
+            landing_mode: None,
             origin: 0,
             news: shared.news.is_heard().then(Vec::new),
             spaces: shared.spaces(),
@@ -426,6 +430,11 @@ impl<'a> Transaction<'a> {
         self.rows.get(key)
     }
 
+    /// All rows as they lie.
+    pub fn raw_view(&self) -> &dyn Rows {
+        &self.rows
+    }
+
     pub fn versioned(&self) -> Versioned<'_> {
         Versioned {
             raw: &self.rows,
@@ -523,9 +532,9 @@ impl<'a> Transaction<'a> {
         self.put(key, row)
     }
 
-    pub fn put_mapping(&mut self, element: u64, offset: u64, mut row: MappingRow) -> Result<()> {
+    pub fn put_mapping(&mut self, element: u64, end: u64, mut row: MappingRow) -> Result<()> {
         row.born = self.epoch();
-        self.put(keys::mapping(element, offset), row.encode())
+        self.put(keys::mapping(element, end), row.encode())
     }
 
     pub fn put_extent(&mut self, id: u64, row: &ExtentRow) -> Result<()> {

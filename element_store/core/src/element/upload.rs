@@ -7,7 +7,7 @@ use super::info::{Digests, ElementInfo, Terms, UploadInfo, UploadedPart, hex};
 use super::namespace::{self, Description, Origin};
 use super::rows::{Attributes, Etag, PartRow, UploadRow};
 use super::transaction::Transaction;
-use super::{Rows, aside, keys, path};
+use super::{Rows, aside, keys, modes, path};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
@@ -126,11 +126,12 @@ pub fn put_part(
         .and_then(|md5| md5.try_into().ok())
         .ok_or_else(|| Error::Invalid("a part needs an md5 of 16 bytes".into()))?;
     let (upload, _, _) = find(tx, view, key, id)?;
+    let directory = path::walk(tx, path::view_id(tx, view)?, key)?.parent();
+    tx.landing_mode = modes::above(tx, directory)?;
     let old = part(tx, upload, number)?;
-    let element = if let Origin::Hidden(element, _) = origin {
-        element
-    } else {
-        tx.new_id()
+    let element = match origin {
+        Origin::Hidden { element, .. } => element,
+        _ => tx.new_id(),
     };
     let size = namespace::fill(tx, element, origin)?;
     let row = PartRow {
@@ -203,7 +204,7 @@ pub fn chosen(rows: &dyn Rows, view: &str, key: &[u8], id: &str, completion: &Co
     completion.parts.iter().map(choose).collect()
 }
 
-/// Publishes the parts under the key and forgets the upload. `hidden`: the element in which `pieces` were assembled before, if they are many.
+/// Publishes the parts under the key and forgets the upload. `assembled`: the hidden element in which `pieces` were put before, if they are many.
 pub fn complete(
     tx: &mut Transaction,
     view: &str,
@@ -211,15 +212,14 @@ pub fn complete(
     id: &str,
     completion: Completion,
     pieces: &[(u32, PartRow)],
-    hidden: Option<u64>,
+    assembled: Option<Origin>,
 ) -> Result<ElementInfo> {
     if chosen(tx, view, key, id, &completion)? != pieces {
         return Err(Error::Conflict("a part changed while the upload was completed".into()));
     }
     let (upload, row_key, row) = find(tx, view, key, id)?;
-    let size = pieces.iter().map(|(_, part)| part.size).sum();
-    let element = match hidden {
-        Some(element) => element,
+    let origin = match assembled {
+        Some(origin) => origin,
         None => {
             let space = path::space_of(tx, view, key)?;
             assemble(tx, pieces, space)?
@@ -243,13 +243,13 @@ pub fn complete(
             })
             .collect(),
     };
-    let element = namespace::publish(tx, view, key, Origin::Hidden(element, size), description, &completion.terms)?;
+    let element = namespace::publish(tx, view, key, origin, description, &completion.terms)?;
     tx.delete(&row_key)?;
     give_up_parts(tx, upload)?;
     Ok(element)
 }
 
-fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)], space: u64) -> Result<u64> {
+fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)], space: u64) -> Result<Origin> {
     let element = tx.new_element(space)?;
     namespace::mark_hidden(tx, element)?;
     let mut offset = 0;
@@ -259,7 +259,11 @@ fn assemble(tx: &mut Transaction, pieces: &[(u32, PartRow)], space: u64) -> Resu
         }
         offset += part.size;
     }
-    Ok(element)
+    Ok(Origin::Hidden {
+        element,
+        size: offset,
+        mapped_bytes: 0,
+    })
 }
 
 fn give_up_parts(tx: &mut Transaction, upload: u64) -> Result<()> {

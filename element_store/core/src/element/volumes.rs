@@ -364,35 +364,8 @@ fn at(rows: &dyn Rows, element: u64) -> Result<Found> {
     find(rows, mark.map_or(0, |mark| mark.id))
 }
 
-/// What was counted of a file outside the change that makes it a volume: it holds while the content is of that version.
-#[derive(Debug, Clone, Copy)]
-pub struct Counted {
-    pub content_version: u64,
-    pub hole_bytes: u64,
-}
-
-pub fn count(rows: &dyn Rows, view: &str, key: &[u8]) -> Result<Counted> {
-    let (element, row) = path::lookup(rows, view, key)?;
-    let (from, to) = (keys::mapping(element, 0), keys::mapping(element, u64::MAX));
-    let mut mapped = 0;
-    for found in rows.range(&from, &to, false) {
-        mapped += u64::from(super::rows::MappingRow::decode(&found?.1)?.length);
-    }
-    Ok(Counted {
-        content_version: row.content_version,
-        hole_bytes: row.size.saturating_sub(mapped),
-    })
-}
-
-/// Makes what a key names a volume, its content staying where it is. None: it changed since it was counted. Raises NotFound, Invalid, Conflict, Limit.
-pub fn from_file(
-    tx: &mut Transaction,
-    view: &str,
-    key: &[u8],
-    block_bytes: u32,
-    uuid: [u8; 16],
-    counted: Counted,
-) -> Result<Option<Found>> {
+/// Makes what a key names a volume, its content staying where it is. Raises NotFound, Invalid, Conflict, Limit.
+pub fn from_file(tx: &mut Transaction, view: &str, key: &[u8], block_bytes: u32, uuid: [u8; 16]) -> Result<Found> {
     let (element, mut row) = path::lookup(tx, view, key)?;
     if is_volume(tx, element, &row)? {
         return Err(Error::Conflict(IS_VOLUME.into()));
@@ -400,11 +373,6 @@ pub fn from_file(
     if row.links != 1 {
         return Err(Error::Conflict(LINKED.into()));
     }
-    if row.content_version != counted.content_version {
-        return Ok(None);
-    }
-    // Content that was assembled piece by piece has holes that nobody counted.
-    row.holes = counted.hole_bytes;
     let new = New {
         size_bytes: row.size,
         block_bytes,
@@ -414,7 +382,7 @@ pub fn from_file(
     mark(tx, view, key, element, &mut row, &new)?;
     row.changed_ns = tx.now_ns;
     tx.put_element(element, row)?;
-    at(tx, element).map(Some)
+    at(tx, element)
 }
 
 /// Of an operator: `force` disregards hosts.
@@ -475,10 +443,10 @@ pub fn resize(tx: &mut Transaction, id: VolumeId, size: u64, runs_max: usize) ->
     }
     settle_row(tx, element, &mut row)?;
     renew(tx, element, &mut row)?;
-    let (from, to) = (keys::mapping(element, size), keys::mapping(element, u64::MAX));
+    let (from, to) = (keys::mapping(element, size + 1), keys::mapping(element, u64::MAX));
     let last = tx.get_range(&from, &to, runs_max, true)?;
     let reached = match last.last() {
-        Some((key, _)) if last.len() == runs_max => whole_blocks(keys::offset_of(key), mark.block_bytes).max(size),
+        Some((key, value)) if last.len() == runs_max => whole_blocks(content::run_of(key, value)?.offset, mark.block_bytes).max(size),
         _ => size,
     };
     if reached < row.size {

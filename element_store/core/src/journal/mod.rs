@@ -1,8 +1,8 @@
 //! The mirrored ring: what makes a write durable before anything else does.
 //!
 //! Owns: placing, appending, replaying and copying records on the m+1 devices that mirror the journal. Invariants: an acknowledged record is flushed on
-//! every mirror, and there are min(m+1, live devices) of them; at most one record is in flight, so what a crash leaves unacknowledged is one record at
-//! the end; [tail, head) is never overwritten; no acknowledgement while a device's death is known but not yet in the superblocks. Never looks into a body.
+//! every mirror, and there are min(m+1, live devices) of them; at most one record is in flight, so what a killed process leaves unacknowledged is one record at
+//! the end, and power loss takes besides only what was written and not flushed, from some record on; [tail, head) is never overwritten; no acknowledgement while a device's death is known but not yet in the superblocks. Never looks into a body.
 
 mod filling;
 mod reader;
@@ -61,6 +61,8 @@ pub struct Journal {
     next: Start,
     /// The place promised by `next_body_position`, and for how long a body.
     reserved: Option<(u64, usize)>,
+    /// The last so many records are written, and not flushed.
+    unflushed: u32,
     /// Set when an append ended in the middle: what the mirrors hold is unknown until the next recovery.
     broken: Option<String>,
 }
@@ -82,6 +84,7 @@ impl Journal {
             shared: Arc::new(shared),
             next,
             reserved: None,
+            unflushed: 0,
             broken: None,
         }
     }
@@ -138,11 +141,37 @@ impl Journal {
         position + HEADER_BYTES as u64
     }
 
-    /// Durable on all mirrors when it returns. Raises OutOfSpace (nothing happened; trim, then retry), Limit, Closed (only a recovery helps).
+    /// Durable on all mirrors when it returns, with all before it. Raises OutOfSpace (nothing happened; trim, then retry), Limit, Closed (only a recovery
+    /// helps).
     pub fn append(&mut self, body: &[u8]) -> Result<Appended> {
-        if let Some(reason) = &self.broken {
-            return Err(Error::Closed(format!("the journal stopped: {reason}")));
+        self.put(body, true)
+    }
+
+    /// On all mirrors when it returns, whatever becomes of the process; `flush` makes it outlive power loss. Raises what `append` does.
+    pub fn write(&mut self, body: &[u8]) -> Result<Appended> {
+        self.put(body, false)
+    }
+
+    /// Everything that was written is durable when it returns. Raises Closed.
+    pub fn flush(&mut self) -> Result<()> {
+        self.check_whole()?;
+        if self.unflushed > 0 {
+            let pool = self.ring.pool.clone();
+            self.on_mirrors(|mirrors| pool.devices.flush_all(&mirrors))?;
+            self.unflushed = 0;
         }
+        Ok(())
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        match &self.broken {
+            Some(reason) => Err(Error::Closed(format!("the journal stopped: {reason}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, body: &[u8], flush: bool) -> Result<Appended> {
+        self.check_whole()?;
         if body.len() > self.body_bytes_max() {
             return Err(Error::Limit(format!(
                 "a journal record of {} bytes is longer than {}",
@@ -159,15 +188,18 @@ impl Journal {
         if position + padded - self.tail() > self.capacity() {
             return Err(Error::OutOfSpace("journal full".into()));
         }
-        let Start {
-            sequence,
-            previous_checksum,
-            ..
-        } = self.next;
-        let pool = &self.ring.pool;
-        let (record, checksum) = record::encode(position, sequence, pool.membership_epoch(), previous_checksum, body, &pool.secret);
-        self.write_copies(position, record.into())
-            .inspect_err(|error| self.broken = Some(error.to_string()))?;
+        let start = Start { position, ..self.next };
+        let sequence = start.sequence;
+        let pool = self.ring.pool.clone();
+        let (record, checksum) = record::encode(&start, pool.membership_epoch(), self.unflushed, body, &pool.secret);
+        let (record, offset) = (Bytes::from(record), self.ring.offset(position));
+        let copy = |device| WriteJob {
+            device,
+            offset,
+            bytes: record.clone(),
+        };
+        self.on_mirrors(|mirrors| pool.devices.write_all(mirrors.into_iter().map(copy).collect(), flush))?;
+        self.unflushed = if flush { 0 } else { self.unflushed + 1 };
         self.next = Start {
             position: position + padded,
             sequence: sequence + 1,
@@ -190,25 +222,16 @@ impl Journal {
         *kept = tail.clamp(*kept, self.next.position.max(*kept));
     }
 
-    /// On every mirror, each in one write and one flush; goes round again until no device died and none is left out.
-    fn write_copies(&mut self, position: u64, record: Bytes) -> Result<()> {
+    /// Does it on every mirror; goes round again until no device died and none is left out.
+    fn on_mirrors(&mut self, act: impl Fn(Vec<u16>) -> Vec<(u16, std::io::Result<()>)>) -> Result<()> {
         let mut done = BTreeSet::new();
-        let offset = self.ring.offset(position);
         loop {
-            let mut missing = self.complete_mirrors()?;
+            let mut missing = self.complete_mirrors().inspect_err(|error| self.broken = Some(error.to_string()))?;
             missing.retain(|mirror| !done.contains(mirror));
             if missing.is_empty() {
                 return Ok(());
             }
-            let jobs = missing
-                .into_iter()
-                .map(|device| WriteJob {
-                    device,
-                    offset,
-                    bytes: record.clone(),
-                })
-                .collect();
-            let results = self.ring.pool.devices.write_all(jobs, true);
+            let results = act(missing);
             done.extend(results.into_iter().filter(|(_, result)| result.is_ok()).map(|(mirror, _)| mirror));
         }
     }

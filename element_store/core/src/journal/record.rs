@@ -2,6 +2,7 @@
 //!
 //! The header's checksum also covers the pool's secret, so that neither another pool's record nor a client's payload that looks like one is ever taken for ours.
 
+use super::Start;
 use crate::codec::{Reader, Writer, checksum};
 use crate::pool::superblock::RECORD_MAGIC;
 
@@ -18,6 +19,8 @@ pub struct Header {
     pub sequence: u64,
     pub membership_epoch: u64,
     pub body_bytes: u32,
+    /// So many records right before it were not known to be flushed when it was written: power loss may take them and leave it.
+    pub unflushed: u32,
     /// The checksum of the record before this one; 0 for the first.
     pub previous_checksum: u64,
     pub body_checksum: u64,
@@ -38,7 +41,7 @@ impl Header {
             .u64(self.sequence)
             .u64(self.membership_epoch)
             .u32(self.body_bytes)
-            .u32(0);
+            .u32(self.unflushed);
         writer.u64(self.previous_checksum).u64(self.body_checksum);
         let sum = keyed_checksum(&writer.bytes, secret);
         writer.u64(sum);
@@ -53,15 +56,16 @@ impl Header {
             return None;
         }
         let (position, sequence, membership_epoch) = (reader.u64().ok()?, reader.u64().ok()?, reader.u64().ok()?);
-        let (body_bytes, zero) = (reader.u32().ok()?, reader.u32().ok()?);
+        let (body_bytes, unflushed) = (reader.u32().ok()?, reader.u32().ok()?);
         let (previous_checksum, body_checksum, sum) = (reader.u64().ok()?, reader.u64().ok()?, reader.u64().ok()?);
-        let sound = zero == 0 && position.is_multiple_of(ALIGNMENT) && sum == keyed_checksum(&bytes[..CHECKED], secret);
+        let sound = position.is_multiple_of(ALIGNMENT) && sum == keyed_checksum(&bytes[..CHECKED], secret);
         sound.then_some((
             Self {
                 position,
                 sequence,
                 membership_epoch,
                 body_bytes,
+                unflushed,
                 previous_checksum,
                 body_checksum,
             },
@@ -75,21 +79,15 @@ impl Header {
 }
 
 /// A whole record, padded, and its checksum.
-pub fn encode(
-    position: u64,
-    sequence: u64,
-    membership_epoch: u64,
-    previous_checksum: u64,
-    body: &[u8],
-    secret: &[u8; 32],
-) -> (Vec<u8>, u64) {
+pub fn encode(start: &Start, membership_epoch: u64, unflushed: u32, body: &[u8], secret: &[u8; 32]) -> (Vec<u8>, u64) {
     let body_bytes = u32::try_from(body.len()).expect("the bound of a body is far below 4 GiB");
     let header = Header {
-        position,
-        sequence,
+        position: start.position,
+        sequence: start.sequence,
         membership_epoch,
         body_bytes,
-        previous_checksum,
+        unflushed,
+        previous_checksum: start.previous_checksum,
         body_checksum: checksum(body),
     };
     let padded = padded_bytes(body.len()) as usize;
@@ -121,10 +119,11 @@ mod tests {
 
         #[test]
         fn every_changed_bit_is_noticed(body in proptest::collection::vec(any::<u8>(), 0..6000), position in 0u64..1000, bit in 0usize..512) {
-            let (mut record, sum) = encode(position * ALIGNMENT, 3, 4, 5, &body, &[1; 32]);
+            let start = Start { position: position * ALIGNMENT, sequence: 3, previous_checksum: 5 };
+            let (mut record, sum) = encode(&start, 4, 6, &body, &[1; 32]);
             prop_assert_eq!(record.len() as u64, padded_bytes(body.len()));
             let (header, parsed) = Header::from_bytes(&record, &[1; 32]).unwrap();
-            prop_assert_eq!((header.position, header.body_bytes as usize, parsed), (position * ALIGNMENT, body.len(), sum));
+            prop_assert_eq!((header.position, header.body_bytes as usize, header.unflushed, parsed), (position * ALIGNMENT, body.len(), 6, sum));
             prop_assert!(Header::from_bytes(&record, &[2; 32]).is_none());
             record[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(Header::from_bytes(&record, &[1; 32]).is_none());

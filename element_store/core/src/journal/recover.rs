@@ -101,14 +101,13 @@ fn next_record(ring: &Ring, mirrors: &[u16], at: Start, epoch: u64) -> Option<Fo
         .or_else(|| ring.find(mirrors, ring.next_lap(at.position), &continues))
 }
 
-/// Only one record is ever in flight, so at most one can be torn. A sound header of a later sequence shows that an acknowledged record is damaged on all
-/// mirrors; to go on would silently drop what follows it.
+/// A sound header of a later record that knew the missing one to be flushed shows that it is damaged on all mirrors; to go on would silently drop what follows it.
 fn refuse_gap(ring: &Ring, mirrors: &[u16], end: Start) -> Result<()> {
     let reach = (2 * padded_bytes(ring.body_bytes_max())).min(ring.capacity());
     for position in (end.position..end.position + reach).step_by(ALIGNMENT as usize) {
         let later = |mirror: &u16| {
             ring.header_at(*mirror, position)
-                .is_some_and(|(header, _)| header.sequence > end.sequence)
+                .is_some_and(|(header, _)| header.sequence.saturating_sub(header.unflushed.into()) > end.sequence)
         };
         if mirrors.iter().any(later) {
             return Err(Error::Damaged(format!(

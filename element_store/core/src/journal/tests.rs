@@ -87,7 +87,7 @@ fn a_record_adopted_from_one_mirror_survives_the_loss_of_that_mirror() {
     let devices = memory(2);
     let mut journal = create(&devices, ONE_AND_ONE);
     journal.append(b"first").unwrap();
-    let record = record::encode(4096, 1, 1, journal.next().previous_checksum, b"second", &journal.ring.pool.secret).0;
+    let record = record::encode(&journal.next(), 1, 0, b"second", &journal.ring.pool.secret).0;
     let offset = journal.ring.offset(4096);
     drop(journal);
     devices[0].write_at(offset, &record).unwrap();
@@ -109,7 +109,7 @@ fn what_recovery_hands_out_is_flushed_even_if_all_mirrors_agree() {
     for seed in 0..20 {
         let devices = memory(2);
         let journal = create(&devices, ONE_AND_ONE);
-        let record = record::encode(0, 0, 1, 0, b"cached", &journal.ring.pool.secret).0;
+        let record = record::encode(&Start::default(), 1, 0, b"cached", &journal.ring.pool.secret).0;
         let offset = journal.ring.offset(0);
         drop(journal);
         devices.iter().for_each(|device| device.write_at(offset, &record).unwrap());
@@ -152,7 +152,12 @@ fn a_payload_that_looks_like_a_record_is_not_one() {
     let devices = memory(2);
     let mut journal = create(&devices, ONE_AND_ONE);
     let mut body = vec![0; 8192];
-    let forged = record::encode(4096, 1, 1, 7, b"forged", &[0; 32]).0;
+    let start = Start {
+        position: 4096,
+        sequence: 1,
+        previous_checksum: 7,
+    };
+    let forged = record::encode(&start, 1, 0, b"forged", &[0; 32]).0;
     body[4096 - HEADER_BYTES..8192 - HEADER_BYTES].copy_from_slice(&forged);
     journal.append(&body).unwrap();
     drop(journal);

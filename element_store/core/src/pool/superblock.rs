@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 
 pub const MAGIC: &[u8; 8] = b"TREFOIL1";
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Devices of one pool at most.
 pub const DEVICES_MAX: usize = 128;
 /// Flags of optional features that this version understands: none yet.

@@ -135,4 +135,31 @@ mod tests {
         }
         assert_eq!(hooks.find(5 << 40).collect::<Vec<_>>(), [10, 9, 8, 7, 6, 5, 4, 3]);
     }
+
+    /// Of 200 GB of unique content, in chunks of 43.6 KB with twelve features each: what the table takes, and of how many chunks at least one hook is left.
+    fn after_200_gigabytes(bytes_max: usize) -> (usize, f64) {
+        const CHUNKS: u32 = 4_600_000;
+        let mut hooks = Hooks::new(bytes_max);
+        let features = |chunk: u32| {
+            let mut random = Seeded::new(u64::from(chunk) + 1);
+            (0..12).map(move |_| random.next_u64()).filter(|hash| hash.is_multiple_of(8))
+        };
+        for chunk in 0..CHUNKS {
+            features(chunk).for_each(|hash| hooks.insert(hash, chunk / 64 + 1));
+        }
+        let sample: Vec<u32> = (0..CHUNKS).step_by(97).filter(|chunk| features(*chunk).next().is_some()).collect();
+        let is_found = |chunk: &&u32| features(**chunk).any(|hash| hooks.find(hash).any(|page| page == **chunk / 64 + 1));
+        (hooks.bytes(), sample.iter().filter(is_found).count() as f64 / sample.len() as f64)
+    }
+
+    #[test]
+    #[ignore = "slow: half a minute"]
+    fn the_index_of_200_gigabytes_keeps_its_bound_and_forgets_by_degrees() {
+        let found: Vec<(usize, f64)> = [128, 64, 32, 16].map(|mebibytes| after_200_gigabytes(mebibytes << 20)).to_vec();
+        println!("bytes, and chunks that are found: {found:?}");
+        for ((bytes, _), mebibytes) in found.iter().zip([128, 64, 32, 16]) {
+            assert!(*bytes <= mebibytes << 20);
+        }
+        assert!(found[0].1 > 0.99 && found[1].1 > 0.85 && found[3].1 > 0.2, "{found:?}");
+    }
 }

@@ -24,7 +24,7 @@ pub const ALIGNED_BYTES: usize = 32 << 10;
 pub const BASES_MAX: usize = 2;
 
 /// How hard the reducer tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Mode {
     /// Content is packed as it is.
     Off,
@@ -48,6 +48,20 @@ impl Mode {
 
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+
+    /// Its place in NAMES, from 1.
+    pub fn number(self) -> u8 {
+        Self::NAMES
+            .iter()
+            .zip(1..)
+            .find(|((_, mode), _)| *mode == self)
+            .map_or(0, |(_, number)| number)
+    }
+
+    /// None: of no mode.
+    pub fn numbered(number: u8) -> Option<Self> {
+        Some(Self::NAMES.get(usize::from(number).checked_sub(1)?)?.1)
     }
 
     /// zstd's level for chunks that stand alone.
@@ -156,6 +170,7 @@ mod tests {
     fn names_of_modes_are_their_own() {
         for (name, mode) in Mode::NAMES {
             assert_eq!((Mode::from_name(name), mode.name()), (Some(mode), name));
+            assert_eq!(Mode::numbered(mode.number()), Some(mode));
         }
         assert_eq!(Mode::from_name("best"), None);
     }

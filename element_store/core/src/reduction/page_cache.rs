@@ -97,6 +97,16 @@ impl PageCache {
         cached.entries.push(entry);
     }
 
+    /// The entry leads to another reference from now on.
+    pub fn refer(&mut self, page: u32, index: u8, chunk: u64, reference: u64) {
+        let Some(cached) = self.pages.get(&page) else { return };
+        let mut entries = cached.entries.clone();
+        if let Some(entry) = entries.get_mut(usize::from(index)).filter(|entry| entry.chunk == chunk) {
+            entry.reference = reference;
+            self.insert(page, entries);
+        }
+    }
+
     fn remove(&mut self, page: u32) {
         let Some(cached) = self.pages.remove(&page) else { return };
         self.order.remove(&cached.used);

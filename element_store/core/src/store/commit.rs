@@ -1,10 +1,11 @@
 //! The one writer: runs changes one after another, and puts them into journal records in that order.
 //!
-//! Two promises (`Promise`). A durable change is acknowledged, and seen, after its record is flushed on every mirror. A lazy one is seen and
-//! acknowledged as soon as it ran, while its record is still being filled; the record is sealed with the next durable change, when somebody waits for it,
-//! when it is full, or LAZY_AGE after it was begun. Invariants: changes take effect, and become durable, in the order in which they ran, so a crash
-//! costs lazy changes only, and only the last of them; what a lazy change put into segments is flushed before its record is sealed; nothing on a device
-//! is given up because of a change that is not durable. Room in the journal is made sure of before anything is applied, so that a checkpoint
+//! Three promises (`Promise`). A durable change is acknowledged, and seen, after its record is flushed on every mirror; a written one after its record is
+//! written there, which outlives this process. A lazy one is seen and acknowledged as soon as it ran, while its record is still being filled. A record is
+//! sealed, which is written, at once with a change that asks for it, else when somebody waits for it, when it is full, or LAZY_AGE after it was begun; it is
+//! flushed with the next durable change, when somebody waits for it, or at that age. Invariants: changes take effect, and become durable, in the order in
+//! which they ran, so a crash costs no durable change, and of the others only the last; what a change put into segments is flushed before its record is
+//! written; nothing on a device is given up because of a change that is not durable. Room in the journal is made sure of before anything is applied, so that a checkpoint
 //! never waits for a record that waits for it. Three queues by what they may use of the journal's last room (`Rank`): what makes room is never stopped
 //! by what waits for room.
 //!
@@ -13,6 +14,7 @@
 mod job;
 mod record;
 
+use job::Reach;
 pub use job::{Flush, Promise};
 pub use record::replay;
 
@@ -36,7 +38,7 @@ pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 pub const RECORD_BYTES: usize = 1 << 20;
 /// Room beside what a change announces, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
-/// A record with lazy changes is sealed so long after it was begun: with the flush itself, well within the second that files are promised.
+/// Changes that are not durable are made so, so long after the first of them: with the flush itself, well within the second that files are promised.
 pub const LAZY_AGE: Duration = Duration::from_millis(500);
 /// How often a stopped queue looks again whether the tree has caught up.
 const RECHECK: Duration = Duration::from_millis(5);
@@ -125,8 +127,22 @@ pub struct Committer {
 enum Next {
     /// As many as fit, into the open record or into a new one whose body may get so long.
     Run(VecDeque<(Rank, Box<dyn Job>)>, usize),
-    Seal,
+    /// The open record is written; and flushed, with all before it?
+    Seal(bool),
+    /// What is written is flushed.
+    Flush,
     End,
+}
+
+/// Records that are written and not flushed.
+#[derive(Default)]
+struct Unflushed {
+    /// When the first of them was begun; None: there are none.
+    since: Option<Instant>,
+    /// Of the last of them.
+    last_sequence: u64,
+    /// Segments that lost live bytes by them.
+    lessened: HashSet<u64>,
 }
 
 impl Queue {
@@ -147,6 +163,14 @@ impl Queue {
         let durable = self.durable;
         let over = self.waiting.extract_if(.., |(sequence, _)| *sequence <= durable);
         over.map(|(_, done)| done).collect()
+    }
+}
+
+impl Unflushed {
+    fn add(&mut self, record: &mut Record) {
+        self.since.get_or_insert(record.begun);
+        self.last_sequence = record.last_sequence();
+        self.lessened.extend(record.lessened.drain());
     }
 }
 
@@ -377,21 +401,25 @@ impl Committer {
     }
 
     fn write_records(&self, journal: &mut Journal) -> Result<()> {
-        let mut open: Option<Record> = None;
+        let (mut open, mut unflushed) = (None::<Record>, Unflushed::default());
         loop {
-            match self.next(journal, open.as_ref()) {
+            match self.next(journal, open.as_ref(), unflushed.since) {
                 Next::Run(jobs, body_max) => {
                     let history = history_bytes(journal);
                     let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max, history));
                     self.run(record, jobs);
-                    if record.is_lazy() {
+                    if record.reach() == Reach::Seen {
                         self.show(record);
                     }
                 }
-                Next::Seal => {
+                Next::Seal(flush) => {
                     if let Some(record) = open.take() {
-                        self.seal(journal, record)?;
+                        self.seal(journal, record, flush, &mut unflushed)?;
                     }
+                }
+                Next::Flush => {
+                    journal.flush()?;
+                    self.flushed(&mut unflushed);
                 }
                 Next::End => return Ok(()),
             }
@@ -399,7 +427,7 @@ impl Committer {
     }
 
     /// Waits for it.
-    fn next(&self, journal: &mut Journal, open: Option<&Record>) -> Next {
+    fn next(&self, journal: &mut Journal, open: Option<&Record>, unflushed_since: Option<Instant>) -> Next {
         let mut queue = self.queue();
         let mut stalled = false;
         loop {
@@ -407,10 +435,12 @@ impl Committer {
                 journal.trim(queue.trim_to);
                 queue.free_bytes = journal.free_bytes();
             }
-            let age = open.map(|record| record.begun.elapsed());
-            let is_wanted = open.is_some_and(|record| !record.is_lazy() || record.first_sequence <= queue.wanted);
-            if is_wanted || age.is_some_and(|age| age >= self.lazy_age) {
-                return Next::Seal;
+            let age = unflushed_since.or(open.map(|record| record.begun)).map(|since| since.elapsed());
+            let is_due = queue.durable < queue.wanted || age.is_some_and(|age| age >= self.lazy_age);
+            match open.map(Record::reach) {
+                Some(reach) if reach > Reach::Seen || is_due => return Next::Seal(reach == Reach::Flushed || is_due),
+                None if unflushed_since.is_some() && is_due => return Next::Flush,
+                _ => {}
             }
             if let Some(next) = self.take(&mut queue, journal, open) {
                 self.moved.notify_all();
@@ -418,7 +448,11 @@ impl Committer {
             }
             let is_empty = queue.is_empty();
             if is_empty && queue.stopped {
-                return if open.is_some() { Next::Seal } else { Next::End };
+                return match (open, unflushed_since) {
+                    (Some(_), _) => Next::Seal(true),
+                    (None, Some(_)) => Next::Flush,
+                    (None, None) => Next::End,
+                };
             }
             let mut patience = age.map(|age| self.lazy_age - age);
             if !is_empty {
@@ -440,7 +474,7 @@ impl Committer {
     fn take(&self, queue: &mut Queue, journal: &Journal, open: Option<&Record>) -> Option<Next> {
         let first = queue.jobs.iter().find_map(VecDeque::front)?.bytes_max();
         let body_max = match open {
-            Some(record) if !record.fits(first) => return Some(Next::Seal),
+            Some(record) if !record.fits(first) => return Some(Next::Seal(record.reach() == Reach::Flushed)),
             Some(record) => record.body_max,
             None => (first + BODY_HEADER_BYTES + history_bytes(journal))
                 .max(RECORD_BYTES)
@@ -521,9 +555,9 @@ impl Committer {
         record.jobs.drain(..).for_each(Job::complete);
     }
 
-    /// Makes the record durable, then shows it.
-    fn seal(&self, journal: &mut Journal, mut record: Record) -> Result<()> {
-        if let Err(error) = self.append(journal, &mut record) {
+    /// Writes the record, or makes it durable, then shows it.
+    fn seal(&self, journal: &mut Journal, mut record: Record, flush: bool, unflushed: &mut Unflushed) -> Result<()> {
+        if let Err(error) = self.append(journal, &mut record, flush, unflushed) {
             for job in &mut record.jobs {
                 job.refuse(Error::Closed(error.to_string()));
             }
@@ -535,16 +569,22 @@ impl Committer {
         Ok(())
     }
 
-    fn append(&self, journal: &mut Journal, record: &mut Record) -> Result<()> {
+    fn append(&self, journal: &mut Journal, record: &mut Record, flush: bool, unflushed: &mut Unflushed) -> Result<()> {
         if record.transactions.is_empty() {
+            // Who was told of what is there may rely on it too.
+            if flush && unflushed.since.is_some() {
+                journal.flush()?;
+                self.flushed(unflushed);
+            }
             return Ok(());
         }
         record.flush()?;
-        let appended = journal.append(&record.encode())?;
+        let body = record.encode();
+        let appended = if flush { journal.append(&body)? } else { journal.write(&body)? };
         if let Some(leased) = record.leased {
             self.shared.ids.renewed(leased);
         }
-        self.add_lessened(record.lessened.drain());
+        unflushed.add(record);
         let counters = &self.counters;
         counters.records.fetch_add(1, Ordering::Relaxed);
         counters
@@ -554,14 +594,27 @@ impl Committer {
         // What is durable may be waited for only once it can be seen.
         self.meta.publish(record.last_sequence());
         let mut queue = self.queue();
-        queue.durable = record.last_sequence();
         queue.free_bytes = journal.free_bytes();
         queue.records.push_back((record.last_sequence(), appended.next));
+        drop(queue);
+        if flush {
+            self.flushed(unflushed);
+        }
+        Ok(())
+    }
+
+    /// All that was written is durable.
+    fn flushed(&self, unflushed: &mut Unflushed) {
+        let Unflushed {
+            last_sequence, lessened, ..
+        } = std::mem::take(unflushed);
+        self.add_lessened(lessened);
+        let mut queue = self.queue();
+        queue.durable = last_sequence;
         let waited = queue.take_durable();
         drop(queue);
         self.moved.notify_all();
         waited.into_iter().for_each(|done| done(Ok(())));
-        Ok(())
     }
 }
 

@@ -7,8 +7,8 @@
 use super::Core;
 use super::commit::Rank;
 use super::landing::{Hold, KIND_EXTENT};
+use super::merge::{self, Found};
 use super::packs::{self, KIND_PACK};
-use super::reduce::Taken;
 use crate::element::rows::{ChunkRow, ExtentRow, LandedRow, Placement};
 use crate::element::{Rows, chunks, content, keys};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const LIVE_PERCENT_MAX: u64 = 80;
 /// What one step takes along.
 #[derive(Default)]
 struct Load {
-    extents: Vec<Taken>,
+    extents: Vec<Found>,
     chunks: Vec<(u64, ChunkRow, Vec<u8>)>,
     bytes: usize,
 }
@@ -92,10 +92,9 @@ impl Core {
                 let row = content::extent(&snapshot, owner)?;
                 let named = |row: &ExtentRow| matches!(row.placement, Placement::Raw { location, .. } if location == payload.location);
                 if let Some(row) = row.filter(named) {
-                    let plain = self.read_extent_with(&snapshot, &row, 0, row.length)?;
-                    load.bytes += plain.len();
+                    load.bytes += row.length as usize;
                     let landed = landed(&snapshot, owner)?;
-                    load.extents.push(Taken { landed, row, plain });
+                    load.extents.push(Found { landed, row });
                 }
             }
             KIND_PACK => {
@@ -127,7 +126,13 @@ impl Core {
     }
 
     fn put_down(&self, load: Load) -> Result<()> {
-        self.rewrite(load.extents)?;
+        // Fragments wait for what their blocks become, unless landing may find no room.
+        let (whole, fragments) = match self.is_space_short() {
+            true => (load.extents, Vec::new()),
+            false => merge::fragments(load.extents),
+        };
+        self.land_again(fragments)?;
+        self.reduce_whole(whole)?;
         if load.chunks.is_empty() {
             return Ok(());
         }
@@ -159,6 +164,7 @@ fn landed(rows: &dyn Rows, extent: u64) -> Result<LandedRow> {
         offset: 0,
         cutting: Default::default(),
         extent,
+        mode: None,
     };
     rows.get(&keys::landed_raw(extent))?
         .map_or(Ok(alone), |value| LandedRow::decode(&value))

@@ -324,6 +324,7 @@ impl FileSystem for Store {
     }
 
     fn read(&self, inode: Inode, offset: u64, length: usize) -> Result<Vec<u8>> {
+        self.core.note_read();
         let _inside = self.core.guard.enter();
         self.see(|rows| {
             let size = files::file_row(rows, inode)?.size;

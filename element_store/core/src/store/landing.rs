@@ -4,6 +4,7 @@
 //! what is dropped unpublished leaves only dead bytes behind. Memory is bounded by one row (k extents) per stream.
 
 use super::commit::{Flush, Rank};
+use super::pressure::Patience;
 use super::{Core, SMALL_BYTES_MAX};
 use crate::codec::checksum;
 use crate::device::recycled::Recycled;
@@ -167,10 +168,8 @@ impl Staging {
             self.buffer.extend_from_slice(head);
             bytes = rest;
             if self.buffer.len() == self.row_bytes {
-                let row = std::mem::take(&mut self.buffer);
-                self.land(&row)?;
-                self.buffer = row;
-                self.buffer.clear();
+                let row = std::mem::replace(&mut self.buffer, Recycled::with_capacity(self.row_bytes));
+                self.land_kept(row)?;
             }
         }
         Ok(())
@@ -206,8 +205,17 @@ impl Staging {
     fn land_rest(&mut self) -> Result<()> {
         if self.size > self.core.small_bytes_max as u64 && !self.buffer.is_empty() {
             let rest = std::mem::take(&mut self.buffer);
-            self.land(&rest)?;
+            self.land_kept(rest)?;
         }
+        Ok(())
+    }
+
+    /// A row that the reducer may find in memory.
+    fn land_kept(&mut self, row: Recycled) -> Result<()> {
+        let before = self.extents.len();
+        self.land(&row)?;
+        let landed = self.extents[before..].iter().map(|(id, row)| (*id, row.length as usize));
+        self.core.just_landed.keep(row, &landed.collect::<Vec<_>>());
         Ok(())
     }
 
@@ -219,6 +227,9 @@ impl Staging {
             .chunks(piece)
             .map(|bytes| Ok((self.core.staged_id()?, bytes)))
             .collect::<Result<_>>()?;
+        let space = self.core.segments.status();
+        let free_percent = space.free_bytes as f64 * 100.0 / space.usable_bytes.max(1) as f64;
+        self.core.pressure.admit(row.len(), free_percent);
         let locations = self.append(&pieces)?;
         self.extents.extend(
             pieces
@@ -241,7 +252,13 @@ impl Staging {
         let core = self.core.clone();
         let bytes = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         core.holds.landed_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.hold.append(|| core.append(Class::Landing, &payloads))
+        let mut patience = None;
+        loop {
+            match self.hold.append(|| core.append(Class::Landing, &payloads)) {
+                Err(Error::OutOfSpace(_)) if core.wait_for_room(&mut patience) => {}
+                result => return result,
+            }
+        }
     }
 
     /// A device that dies takes unflushed rows with it: what is suspect is read back through the code and appended again.
@@ -274,7 +291,7 @@ fn locations(extents: &[(u64, ExtentRow)]) -> Vec<Location> {
     extents.iter().filter_map(|(_, row)| location(row)).collect()
 }
 
-fn raw_extent(bytes: &[u8], location: Location) -> ExtentRow {
+pub(super) fn raw_extent(bytes: &[u8], location: Location) -> ExtentRow {
     let placement = Placement::Raw {
         location,
         checksum: checksum(bytes),
@@ -287,6 +304,15 @@ fn raw_extent(bytes: &[u8], location: Location) -> ExtentRow {
 }
 
 impl Core {
+    /// There was none: the reducer is asked for it. False if the pool is full.
+    fn wait_for_room(&self, patience: &mut Option<Patience>) -> bool {
+        self.wake.reducer.notify();
+        self.wake.upkeep.notify();
+        let freed = self.upkeep_counters.segments_freed.load(Ordering::Relaxed);
+        let patience = patience.get_or_insert_with(|| self.pressure.patience(freed));
+        self.pressure.wait_for_room(patience, freed)
+    }
+
     /// Append, again where a device died under it. Raises OutOfSpace, Closed.
     pub(super) fn append(&self, class: Class, payloads: &[Payload]) -> Result<Vec<Location>> {
         for _ in 0..ATTEMPTS_MAX {

@@ -4,26 +4,32 @@
 //! durable before it is acknowledged or seen, and nothing is reused before the commit that gives it up and the last reader that could know it.
 //! `docs/CONCURRENCY.md` names the threads and locks, `docs/DURABILITY.md` says when what is safe.
 
-mod chunk_cache;
+mod ages;
 pub mod commit;
 mod compact;
+mod content_cache;
+mod deepen;
 pub mod digest;
 pub mod drives;
 mod files;
 #[cfg(test)]
 mod files_simulation;
 mod guard;
+mod just_landed;
 mod landing;
+mod merge;
 #[cfg(test)]
 mod namespace_tests;
 mod open;
 mod packs;
+mod pressure;
 mod read;
 mod reduce;
 #[cfg(test)]
 mod reduce_tests;
 mod reducer;
 mod reduction_counters;
+mod reduction_modes;
 mod reduction_report;
 pub mod root;
 #[cfg(test)]
@@ -69,10 +75,12 @@ use crate::journal::{JournalReader, Start};
 use crate::meta::lsm::LsmEngine;
 use crate::pool::Pool;
 use crate::segment::{ReclaimToken, Segments};
-use chunk_cache::ChunkCache;
 use commit::{Committer, Rank};
+use content_cache::ContentCache;
 use guard::Guard;
+use just_landed::JustLanded;
 use landing::Holds;
+use pressure::Pressure;
 use reducer::Reducer;
 use reduction_counters::ReductionCounters;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -124,10 +132,18 @@ pub(crate) struct Core {
     upkeep_counters: UpkeepCounters,
     reduction_counters: ReductionCounters,
     reducer: Mutex<Reducer>,
-    base_cache: ChunkCache,
-    chunk_cache: ChunkCache,
+    /// Of reduction, where no view says otherwise.
+    mode: Mode,
+    base_cache: ContentCache,
+    /// Of what was read in part: the next read often wants the rest.
+    part_cache: ContentCache,
+    /// Extents that landed in segments last, for the reducer.
+    just_landed: JustLanded,
+    pressure: Pressure,
     /// No payload is landed in the journal before it: where looks for landed ones start, past the deleted rows of those that were moved.
     landed_floor: AtomicU64,
+    /// By users: whoever works in the background gives way.
+    reads: AtomicU64,
     content_locks: files::ContentLocks,
     volumes: volumes::States,
     volumes_later: volumes::Later,
@@ -220,6 +236,7 @@ impl Store {
             return Ok(());
         }
         self.core.committer.close("the store is closed");
+        self.core.pressure.stop();
         let drained = self.core.committer.run_own(Rank::Own, 64, |_| Ok(()));
         let checkpointed = drained.and_then(|()| self.core.checkpoint());
         self.core.wake.stop();
@@ -402,15 +419,13 @@ impl Store {
         match source {
             Source::Staged(extents) if extents.len() > SHARED_RUNS_MAX => {
                 match space.and_then(|space| self.core.assemble_staged(space, extents)) {
-                    Ok((hidden, size)) => {
-                        let element = hidden.element();
+                    Ok(hidden) => {
+                        let origin = hidden.origin();
                         let done: Done<T> = Box::new(move |result| {
                             drop(hidden);
                             done(result);
                         });
-                        self.core
-                            .committer
-                            .submit(0, rows, done, move |tx| name(tx, Origin::Hidden(element, size)));
+                        self.core.committer.submit(0, rows, done, move |tx| name(tx, origin));
                     }
                     Err(error) => done(Err(error)),
                 }

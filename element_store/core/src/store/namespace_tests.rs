@@ -159,3 +159,50 @@ fn s3_writes_have_an_owner_and_modes() {
     assert_eq!(fs.parent(world.find(b"shared/x").unwrap()).unwrap().inode, shared.inode);
     world.check();
 }
+
+#[test]
+fn copies_of_many_runs_count_their_holes() {
+    const RUN: u64 = 4096;
+    const RUNS: u64 = SHARED_RUNS_MAX as u64 + 10;
+    let world = World::new();
+    let fs = world.fs();
+    let file = fs.create(world.view, b"file", New::File, 0o644, USER).unwrap().inode;
+    for run in 0..RUNS {
+        fs.write(file, 2 * run * RUN, &[1; RUN as usize], false).unwrap();
+    }
+    let source = world.store.open_content(VIEW, b"file", None).unwrap();
+    let digests = || Digests::from([("md5".to_owned(), vec![0; 16])]);
+    let (attributes, terms) = (Attributes::default(), Terms::default());
+    world
+        .store
+        .copy(&source, VIEW, b"copy", attributes.clone(), digests(), terms.clone())
+        .unwrap();
+    let upload = wait(|done| world.store.create_upload(VIEW, b"parts", attributes, BTreeMap::new(), done)).unwrap();
+    let size = source.element.row.size;
+    let part = |number, start, stop| {
+        let part = world
+            .store
+            .copy_part(VIEW, b"parts", &upload.id, number, &source, start, stop, digests());
+        (number, part.unwrap().etag)
+    };
+    let completion = crate::element::upload::Completion {
+        parts: vec![part(1, 0, size - RUN), part(2, size - RUN, size)],
+        etag_digest: [0; 16],
+        composite: false,
+        digests: digests(),
+        terms,
+    };
+    world.store.complete_upload(VIEW, b"parts", &upload.id, completion).unwrap();
+    world.check();
+    for name in [b"copy".as_slice(), b"parts"] {
+        let copy = world.find(name).unwrap();
+        assert_eq!(fs.stat(copy).unwrap().allocated, RUNS * RUN);
+        assert_eq!(
+            fs.allocate(copy, crate::filesystem::Allocation::Punch, 0, 8 * RUN)
+                .unwrap()
+                .allocated,
+            (RUNS - 4) * RUN
+        );
+    }
+    world.check();
+}

@@ -2,11 +2,13 @@
 //!
 //! Invariant: nothing is formatted where a pool may have been: neither beside members of a pool, nor under a state directory that knows one.
 
-use super::chunk_cache::{self, ChunkCache};
 use super::commit::{self, Clock, Committer, Rank};
+use super::content_cache::{self, ContentCache};
 use super::drives::PoolDrives;
 use super::guard::Guard;
+use super::just_landed::{self, JustLanded};
 use super::landing::Holds;
+use super::pressure::Pressure;
 use super::reducer::{Reducer, ReductionSettings};
 use super::root::{self, Root};
 use super::tables::SegmentSource;
@@ -173,6 +175,7 @@ impl Store {
             holds: Arc::new(Holds::default()),
             wake,
             trouble: Mutex::default(),
+            reads: AtomicU64::new(0),
             content_locks: Default::default(),
             volumes: Default::default(),
             volumes_later: Default::default(),
@@ -180,9 +183,12 @@ impl Store {
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),
+            mode: options.reduction.mode,
             reducer: Mutex::new(Reducer::new(&pool.secret, options.reduction)),
-            base_cache: ChunkCache::new(chunk_cache::BASE_BYTES_MAX),
-            chunk_cache: ChunkCache::new(chunk_cache::CHUNK_BYTES_MAX),
+            base_cache: ContentCache::new(content_cache::BASE_BYTES_MAX),
+            part_cache: ContentCache::new(content_cache::part_bytes_max()),
+            just_landed: JustLanded::new(just_landed::LANDED_BYTES_MAX),
+            pressure: Pressure::new(!options.background),
             checkpointed: Mutex::new(Checkpointed {
                 manifest: root.manifest,
                 generation: root.generation,

@@ -4,7 +4,8 @@
 //! snapshot, so that what the snapshot names is not overwritten while it reads; a pinned element keeps its mappings.
 
 use super::Core;
-use super::reducer::joined;
+use super::content_cache::Key;
+use super::reducer::draft::joined;
 use crate::device::recycled::Recycled;
 use crate::element::info::ElementInfo;
 use crate::element::rows::{CHECKSUM_BLOCK, ChunkRow, Encoding, ExtentRow, Piece, Placement};
@@ -33,6 +34,7 @@ pub struct Content {
 impl Content {
     /// Raises NotFound, Damaged.
     pub(super) fn open(core: &Arc<Core>, view: &str, key: &[u8], version: Option<u64>) -> Result<Self> {
+        core.note_read();
         loop {
             let inside = core.guard.enter();
             let snapshot = core.snapshot();
@@ -100,6 +102,7 @@ impl Pinned {
     }
 
     fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        self.core.note_read();
         let _inside = self.core.guard.enter();
         // If files change the element, a copy is made and seen before the pin leads to it: the same answer before and after names what this snapshot has.
         loop {
@@ -121,6 +124,10 @@ impl Drop for Pinned {
 }
 
 impl Core {
+    pub(super) fn note_read(&self) {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Pins the element if the key, or that version of it, still names it; looked up again after the pin, so that a change that saw no pin is seen here.
     fn pin(self: &Arc<Self>, view: &str, key: &[u8], version: Option<u64>, id: u64) -> Result<Option<(Pinned, ElementInfo)>> {
         let Some(pin) = Pinned::new(self, id) else {
@@ -137,7 +144,7 @@ impl Core {
         for run in content::clipped_runs(rows, element, start, stop, usize::MAX)? {
             let row = content::extent(rows, run.extent)?.ok_or_else(|| Error::Damaged(format!("extent {} has no row", run.extent)))?;
             let at = (run.offset - start) as usize;
-            self.read_extent_into(rows, &row, run.skip, &mut into[at..at + run.length as usize])?;
+            self.read_extent_into(rows, Some(run.extent), &row, run.skip, &mut into[at..at + run.length as usize])?;
         }
         Ok(())
     }
@@ -149,11 +156,11 @@ impl Core {
 
     pub(super) fn read_extent_with(&self, rows: &dyn Rows, row: &ExtentRow, start: u32, stop: u32) -> Result<Vec<u8>> {
         let mut bytes = vec![0; stop.saturating_sub(start).min(row.length) as usize];
-        self.read_extent_into(rows, row, start, &mut bytes).map(|()| bytes)
+        self.read_extent_into(rows, None, row, start, &mut bytes).map(|()| bytes)
     }
 
-    /// Bytes of an extent from `start` on.
-    fn read_extent_into(&self, rows: &dyn Rows, row: &ExtentRow, start: u32, into: &mut [u8]) -> Result<()> {
+    /// Bytes of an extent from `start` on. `id`: if what is read in part may be kept.
+    fn read_extent_into(&self, rows: &dyn Rows, id: Option<u64>, row: &ExtentRow, start: u32, into: &mut [u8]) -> Result<()> {
         let end = u64::from(start) + into.len() as u64;
         if end > u64::from(row.length) {
             return Err(Error::Damaged(format!(
@@ -163,24 +170,25 @@ impl Core {
         }
         match &row.placement {
             Placement::Journal { position, checksum } => {
-                whole_or_part(row.length, start, into, |whole| self.journal.read(*position, whole, *checksum))
+                let key = id.map(|id| Key { id, block: 0 });
+                self.whole_or_part(key, row.length, start, into, |whole| self.journal.read(*position, whole, *checksum))
             }
             Placement::Raw {
                 location,
                 checksum,
                 blocks,
-            } => self.read_raw(location, *checksum, blocks, start, into),
+            } => self.read_raw(id, location, *checksum, blocks, start, into),
             Placement::Chunks(pieces) => self.read_pieces(rows, pieces, start, into),
         }
     }
 
     /// The whole at once, or the checksum blocks that the range touches.
-    fn read_raw(&self, location: &Location, checksum: u64, blocks: &[u64], start: u32, into: &mut [u8]) -> Result<()> {
+    fn read_raw(&self, id: Option<u64>, location: &Location, checksum: u64, blocks: &[u64], start: u32, into: &mut [u8]) -> Result<()> {
         const BLOCK: u32 = CHECKSUM_BLOCK as u32;
         let stop = start + into.len() as u32;
         let (first, last) = (start / BLOCK, stop.div_ceil(BLOCK));
-        if (last - first) as usize * 2 >= blocks.len() {
-            return whole_or_part(location.length, start, into, |whole| {
+        if last - first > 1 && (last - first) as usize * 2 >= blocks.len() {
+            return self.whole_or_part(None, location.length, start, into, |whole| {
                 self.segments.read_into(location, 0..location.length, checksum, whole)
             });
         }
@@ -192,7 +200,8 @@ impl Core {
                 .ok_or_else(|| Error::Damaged("an extent has too few checksums".into()))?;
             let from = start.max(range.start);
             let (piece, rest) = left.split_at_mut((range.end.min(stop) - from) as usize);
-            whole_or_part(range.len() as u32, from - range.start, piece, |whole| {
+            let key = id.map(|id| Key { id, block });
+            self.whole_or_part(key, range.len() as u32, from - range.start, piece, |whole| {
                 self.segments.read_into(location, range, expected, whole)
             })?;
             left = rest;
@@ -220,7 +229,8 @@ impl Core {
 
     /// Bytes of a chunk from `skip` on. One that is read in part is kept: the next read often wants the rest.
     fn read_chunk(&self, rows: &dyn Rows, id: u64, skip: u32, into: &mut [u8]) -> Result<()> {
-        if let Some(plain) = self.chunk_cache.get(id) {
+        let key = Key { id, block: 0 };
+        if let Some(plain) = self.part_cache.get(key) {
             return copy_part(&plain, skip, into);
         }
         let row = chunks::chunk(rows, id)?.ok_or_else(|| Error::Damaged(format!("chunk {id} has no row")))?;
@@ -230,7 +240,35 @@ impl Core {
         let mut plain = vec![0; row.length as usize];
         self.decode_chunk(rows, &row, &mut plain)?;
         copy_part(&plain, skip, into)?;
-        self.chunk_cache.insert(id, plain.into());
+        self.part_cache.insert(key, plain.into());
+        Ok(())
+    }
+
+    /// Reads what can only be checked as a whole of `length` bytes: in place if all of it is wanted, else aside, for the part from `start` on; and keeps it
+    /// under the key.
+    fn whole_or_part(
+        &self,
+        key: Option<Key>,
+        length: u32,
+        start: u32,
+        into: &mut [u8],
+        read: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        if start == 0 && into.len() == length as usize {
+            return read(into);
+        }
+        let Some(key) = key else {
+            let mut whole = Recycled::zeroed(length as usize);
+            read(&mut whole)?;
+            return copy_part(&whole, start, into);
+        };
+        if let Some(plain) = self.part_cache.get(key) {
+            return copy_part(&plain, start, into);
+        }
+        let mut whole = vec![0; length as usize];
+        read(&mut whole)?;
+        copy_part(&whole, start, into)?;
+        self.part_cache.insert(key, whole.into());
         Ok(())
     }
 
@@ -257,7 +295,7 @@ impl Core {
 
     /// Plain bytes of a full chunk, as a reference. Raises Damaged.
     pub(super) fn read_base(&self, id: u64, row: &ChunkRow) -> Result<Arc<[u8]>> {
-        if let Some(plain) = self.base_cache.get(id) {
+        if let Some(plain) = self.base_cache.get(Key { id, block: 0 }) {
             return Ok(plain);
         }
         if row.encoding == Encoding::Delta {
@@ -270,7 +308,7 @@ impl Core {
             _ => copy_part(&stored, 0, &mut plain)?,
         }
         let plain: Arc<[u8]> = plain.into();
-        self.base_cache.insert(id, plain.clone());
+        self.base_cache.insert(Key { id, block: 0 }, plain.clone());
         Ok(plain)
     }
 }
@@ -280,14 +318,4 @@ fn copy_part(whole: &[u8], skip: u32, into: &mut [u8]) -> Result<()> {
     let part = whole.get(skip..skip + into.len());
     into.copy_from_slice(part.ok_or_else(|| Error::Damaged("a chunk is shorter than its extent says".into()))?);
     Ok(())
-}
-
-/// Reads what can only be checked as a whole of `length` bytes: in place if all of it is wanted, else aside, for the part from `start` on.
-fn whole_or_part(length: u32, start: u32, into: &mut [u8], read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
-    if start == 0 && into.len() == length as usize {
-        return read(into);
-    }
-    let mut whole = Recycled::zeroed(length as usize);
-    read(&mut whole)?;
-    copy_part(&whole, start, into)
 }

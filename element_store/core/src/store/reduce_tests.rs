@@ -1,5 +1,11 @@
 //! Reduction as the store does it: what is stored once, what becomes a delta, what is given back, and what damage does.
 
+mod blocks;
+mod cold;
+mod modes;
+mod pressure;
+
+use super::reduce::MERGE;
 use super::*;
 use crate::device::Device;
 use crate::device::memory::MemoryDevice;
@@ -90,7 +96,7 @@ impl World {
     /// All that is landed, and what was given up before.
     fn reduce(&self) -> Accounting {
         let core = &self.store.core;
-        while core.reduce_journal(u64::MAX).unwrap() + core.reduce_raw().unwrap() > 0 {}
+        while core.reduce_journal(u64::MAX, MERGE).unwrap() + core.reduce_raw(u64::MAX).unwrap() > 0 {}
         let mut unfree = Default::default();
         core.upkeep_step(&mut unfree).unwrap();
         let findings = self.store.check().unwrap();
@@ -289,7 +295,7 @@ fn each_mode_gives_back_what_it_took() {
         world.put("text", &text);
         world.put("again", &edited(&text, 3_000));
         world.put("small", &text[..50_000]);
-        while world.store.core.reduce_journal(u64::MAX).unwrap() + world.store.core.reduce_raw().unwrap() > 0 {}
+        while world.store.core.reduce_journal(u64::MAX, MERGE).unwrap() + world.store.core.reduce_raw(u64::MAX).unwrap() > 0 {}
         let found = world.store.accounting().unwrap();
         assert!(found.stored_bytes <= last + last / 8, "{mode:?} {found:?}");
         assert_eq!(found.stored_bytes, found.expected_stored_bytes());

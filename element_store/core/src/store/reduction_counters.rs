@@ -7,7 +7,9 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub struct ReductionCounters {
     pub extents: AtomicU64,
-    /// Extents that had to be taken again.
+    /// Blocks that small overwrites were merged into.
+    pub merged: AtomicU64,
+    /// Extents and blocks that had to be taken again.
     pub missed: AtomicU64,
     pub bytes: AtomicU64,
     pub zero_bytes: AtomicU64,
@@ -35,14 +37,18 @@ pub struct ReductionCounters {
     pub hook_bytes: AtomicU64,
     /// Deltas that were encoded anew without their references.
     pub recoded: AtomicU64,
+    /// Chunks that grew cold and were looked at, and what encoding them deeper saved, stored bytes.
+    pub deepened: AtomicU64,
+    pub deepened_gain: AtomicU64,
 }
 
 impl ReductionCounters {
     /// By their names in metrics.
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 20] {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("extents_total", load(&self.extents)),
+            ("blocks_merged_total", load(&self.merged)),
             ("extents_missed_total", load(&self.missed)),
             ("bytes_total", load(&self.bytes)),
             ("zero_bytes_total", load(&self.zero_bytes)),
@@ -58,6 +64,8 @@ impl ReductionCounters {
             ("delta_attempts_total", load(&self.attempts)),
             ("page_loads_total", load(&self.page_loads)),
             ("hook_bytes", load(&self.hook_bytes)),
+            ("chunks_deepened_total", load(&self.deepened)),
+            ("deepened_gain_bytes_total", load(&self.deepened_gain)),
             ("chunks_recoded_total", load(&self.recoded)),
         ]
     }

@@ -3,6 +3,7 @@
 //! The judge: whatever was acknowledged is there after every crash, byte for byte; a change that was under way is there or not, never half;
 //! and every count in the metadata is what a recount gives.
 
+use super::reduce::MERGE;
 use super::*;
 use crate::codec::checksum;
 use crate::device::Device;
@@ -53,6 +54,12 @@ fn options() -> OpenOptions {
         metadata,
         background: false,
         allow_degraded: true,
+        // All is cold at once, and what was written fast can be encoded deeper.
+        reduction: ReductionSettings {
+            mode: Mode::Fast,
+            cold_after: Some(Duration::ZERO),
+            ..ReductionSettings::default()
+        },
         ..OpenOptions::default()
     }
 }
@@ -242,7 +249,7 @@ impl World {
         }
         let (used, capacity) = core.committer.journal_use();
         if used * 3 > capacity || core.engine.is_behind() {
-            while core.reduce_journal(u64::MAX)? > 0 {}
+            while core.reduce_journal(u64::MAX, MERGE)? > 0 {}
             core.upkeep_step(&mut self.steps.unfree)?;
         }
         // Freeing and checkpoints write rows too.
@@ -309,12 +316,13 @@ impl World {
 
     fn background(&mut self) -> Result<()> {
         let core = self.store.core.clone();
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => core.checkpoint()?,
+            6 => drop(core.deepen(|| true)?),
             4 => drop(core.tend(0)?),
             3 => drop(core.compact()?),
-            1 => while core.reduce_journal(u64::MAX)? > 0 {},
-            2 => while core.reduce_raw()? > 0 {},
+            1 => while core.reduce_journal(u64::MAX, MERGE)? > 0 {},
+            2 => while core.reduce_raw(u64::MAX)? > 0 {},
             _ => core.upkeep_step(&mut self.steps.unfree)?,
         }
         Ok(())
@@ -554,7 +562,7 @@ fn everything_given_back(mut world: World) {
     }
     let core = world.store.core.clone();
     for _ in 0..3 {
-        while core.reduce_journal(u64::MAX).unwrap() > 0 {}
+        while core.reduce_journal(u64::MAX, MERGE).unwrap() > 0 {}
         core.upkeep_step(&mut world.steps.unfree).unwrap();
         core.checkpoint().unwrap();
     }

@@ -236,7 +236,12 @@ impl Store {
                 nanoseconds as f64 / 1e9,
             ));
         }
-        for (cache, found) in [("base", &core.base_cache), ("chunk", &core.chunk_cache)] {
+        metrics.push(("landed_cache_bytes".into(), core.just_landed.bytes() as f64));
+        metrics.push(("landed_cache_hits_total".into(), load(&core.just_landed.hits) as f64));
+        metrics.push(("landed_cache_misses_total".into(), load(&core.just_landed.misses) as f64));
+        metrics.push(("landing_waits_total".into(), load(&core.pressure.waits) as f64));
+        metrics.push(("landing_wait_seconds_total".into(), load(&core.pressure.wait_ns) as f64 / 1e9));
+        for (cache, found) in [("base", &core.base_cache), ("part", &core.part_cache)] {
             metrics.push((format!("{cache}_cache_bytes"), found.bytes() as f64));
             metrics.push((format!("{cache}_cache_hits_total"), load(&found.hits) as f64));
             metrics.push((format!("{cache}_cache_misses_total"), load(&found.misses) as f64));

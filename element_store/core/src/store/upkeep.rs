@@ -5,6 +5,8 @@
 //! root is durable that does not need them; both are reused only once no reader is left that could know them.
 
 use super::commit::Rank;
+use super::merge::HOT;
+use super::reduce::Fragments;
 use super::root::{self, Root};
 use super::tables::{SegmentSink, segments_of};
 use super::{Core, Reclaim};
@@ -33,6 +35,8 @@ const IDLE_LANDED_BYTES: u64 = 1 << 20;
 const FILLING_PERCENT: u64 = 40;
 /// Between walks over all chunks for references that outlive their use.
 const TEND_INTERVAL: Duration = Duration::from_secs(600);
+/// Of each tick, what deeper encoding of cold content may take: a quarter of one processor.
+const DEEPEN_SLICE: Duration = Duration::from_millis(50);
 /// Mappings given back in one transaction.
 const FREE_MAPPINGS: usize = 512;
 /// A table segment that is live to less than one part in this many is rewritten.
@@ -260,7 +264,10 @@ impl Core {
         let mut tended = (Instant::now(), 0);
         while !self.wake.is_stopped() {
             self.wake.reducer.wait(TICK);
+            let (begun, bytes) = (Instant::now(), self.reduction_counters.bytes.load(Ordering::Relaxed));
             let step = self.reduce_step(&mut seen, mark, &mut tended);
+            let bytes = self.reduction_counters.bytes.load(Ordering::Relaxed) - bytes;
+            self.pressure.note_pass(bytes, begun.elapsed(), matches!(step, Ok(true)));
             match &step {
                 Err(Error::OutOfSpace(_)) => self.committer.set_pool_full(true),
                 Ok(true) => self.committer.set_pool_full(false),
@@ -296,9 +303,14 @@ impl Core {
         } else {
             mark
         };
-        let mut moved = 0;
+        let (mut moved, hot_from) = (0, self.hot_from());
         while (idle || before == u64::MAX) && !self.wake.is_stopped() {
-            let step = self.reduce_journal(before)?;
+            // Where space is short, nothing lands twice.
+            let fragments = match before {
+                u64::MAX if hot_from != u64::MAX => Fragments::Land,
+                _ => Fragments::Merge { hot_from },
+            };
+            let step = self.reduce_journal(before, fragments)?;
             moved += step;
             self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
             if step == 0 {
@@ -316,8 +328,28 @@ impl Core {
         moved += landed?;
         if idle && moved == 0 && tended.0.elapsed() >= TEND_INTERVAL {
             *tended = (Instant::now(), self.tend(tended.1)?.unwrap_or(0));
+        } else if idle && moved == 0 {
+            self.deepen_slice()?;
         }
         Ok(moved > 0)
+    }
+
+    /// Cold content, for a part of a tick, and only while nobody reads or writes.
+    fn deepen_slice(&self) -> Result<usize> {
+        let work = || (self.users_work(), self.reads.load(Ordering::Relaxed));
+        let (begun, before) = (Instant::now(), work());
+        self.deepen(|| begun.elapsed() < DEEPEN_SLICE && work() == before && !self.wake.is_stopped())
+    }
+
+    /// Extents from this id on were written just now. While the pool is short of space nothing is too new.
+    fn hot_from(&self) -> u64 {
+        let (now, next) = (self.committer.now_ns(), self.committer.shared.ids.next());
+        let mut reducer = self.reducer();
+        reducer.ages.note(now, next);
+        match self.is_space_short() {
+            true => u64::MAX,
+            false => reducer.ages.older_than(HOT, now),
+        }
     }
 
     /// Returns how many extents.
@@ -325,7 +357,7 @@ impl Core {
         let (_, capacity) = self.committer.journal_use();
         let mut moved = 0;
         while (idle || self.is_filling_up()) && !self.wake.is_stopped() {
-            let step = self.reduce_raw()?;
+            let step = self.reduce_raw(self.hot_from())?;
             moved += step;
             self.upkeep_counters.extents_moved.fetch_add(step as u64, Ordering::Relaxed);
             if step == 0 || self.committer.journal_use().0 * 100 >= capacity * REDUCE_PERCENT {

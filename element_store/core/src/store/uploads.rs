@@ -21,15 +21,21 @@ use std::sync::Arc;
 const RUN_BYTES: usize = 160;
 const PART_BYTES: usize = 260;
 
-/// An element without a name, kept from the freeing job while this lives.
+/// An element without a name, kept from the freeing job while this lives, whose content is put together piece by piece.
 pub(super) struct Hidden {
     element: u64,
+    size: u64,
+    mapped_bytes: i64,
     _pin: Pinned,
 }
 
 impl Hidden {
-    pub fn element(&self) -> u64 {
-        self.element
+    pub fn origin(&self) -> Origin {
+        Origin::Hidden {
+            element: self.element,
+            size: self.size,
+            mapped_bytes: self.mapped_bytes,
+        }
     }
 }
 
@@ -40,45 +46,55 @@ impl Core {
         let pin = Pinned::new(self, element).ok_or_else(|| Error::Conflict("a new element is being given up".into()))?;
         self.committer
             .run_own(Rank::Own, 64, move |tx| namespace::mark_hidden(tx, element))?;
-        Ok(Hidden { element, _pin: pin })
+        Ok(Hidden {
+            element,
+            size: 0,
+            mapped_bytes: 0,
+            _pin: pin,
+        })
     }
 
-    /// Makes bytes [start, stop) of the source the content of `hidden` from `offset` on.
-    fn share_into(&self, hidden: &Hidden, source: &Pin, start: u64, stop: u64, offset: u64) -> Result<()> {
-        let (target, mut reached) = (hidden.element, start);
+    /// Appends bytes [start, stop) of the source to what is in `hidden`.
+    fn share_into(&self, hidden: &mut Hidden, source: &Pin, start: u64, stop: u64) -> Result<()> {
+        let (target, offset, mut reached) = (hidden.element, hidden.size, start);
         while reached < stop {
             let (source, from) = (source.clone(), reached);
-            reached = self.committer.run_own(Rank::Own, RUN_BYTES * SHARED_RUNS_MAX, move |tx| {
-                content::share(tx, source.element(), from, stop, target, offset + (from - start), SHARED_RUNS_MAX)
+            let (to, mapped_bytes) = self.committer.run_own(Rank::Own, RUN_BYTES * SHARED_RUNS_MAX, move |tx| {
+                let to = content::share(tx, source.element(), from, stop, target, offset + (from - start), SHARED_RUNS_MAX)?;
+                Ok((to, tx.take_mapped(target)))
             })?;
+            reached = to;
+            hidden.mapped_bytes += mapped_bytes;
         }
+        hidden.size += stop - start;
         Ok(())
     }
 
     /// Gives those who have the element pinned a copy to read, so that it can change; the caller keeps others from changing it meanwhile.
     pub(super) fn part_with_readers(self: &Arc<Self>, element: u64, size: u64) -> Result<()> {
         let Some(pin) = Pinned::new(self, element) else { return Ok(()) };
-        let hidden = self.create_hidden(0)?;
-        self.share_into(&hidden, pin.pin(), 0, size, 0)?;
+        let mut hidden = self.create_hidden(0)?;
+        self.share_into(&mut hidden, pin.pin(), 0, size)?;
         self.committer.shared.pins.redirect(element, hidden.element);
         Ok(())
     }
 
-    /// Maps staged extents into a hidden element, a batch at a time; returns its size too.
-    pub(super) fn assemble_staged(self: &Arc<Self>, space: u64, extents: Vec<(u64, ExtentRow)>) -> Result<(Hidden, u64)> {
+    /// Maps staged extents into a hidden element, a batch at a time.
+    pub(super) fn assemble_staged(self: &Arc<Self>, space: u64, extents: Vec<(u64, ExtentRow)>) -> Result<Hidden> {
         const EXTENT_ROW_BYTES: usize = 400;
-        let hidden = self.create_hidden(space)?;
-        let (element, mut size) = (hidden.element, 0);
+        let mut hidden = self.create_hidden(space)?;
+        let element = hidden.element;
         let mut left = extents;
         while !left.is_empty() {
             let rest = left.split_off(left.len().min(SHARED_RUNS_MAX));
             let batch = std::mem::replace(&mut left, rest);
-            let offset = size;
-            size = self.committer.run_own(Rank::Own, EXTENT_ROW_BYTES * batch.len(), move |tx| {
+            let offset = hidden.size;
+            hidden.size = self.committer.run_own(Rank::Own, EXTENT_ROW_BYTES * batch.len(), move |tx| {
                 content::append(tx, Spot::at(element, offset), batch)
             })?;
         }
-        Ok((hidden, size))
+        hidden.mapped_bytes = hidden.size as i64;
+        Ok(hidden)
     }
 }
 
@@ -150,9 +166,9 @@ impl Store {
                     .submit(0, rows + RUN_BYTES * runs, done, move |tx| name(tx, origin))
             });
         }
-        let hidden = self.core.create_hidden(space)?;
-        self.core.share_into(&hidden, &pin, start, stop, 0)?;
-        let origin = Origin::Hidden(hidden.element, stop - start);
+        let mut hidden = self.core.create_hidden(space)?;
+        self.core.share_into(&mut hidden, &pin, start, stop)?;
+        let origin = hidden.origin();
         wait(|done| self.core.committer.submit(0, rows, done, move |tx| name(tx, origin)))
     }
 
@@ -219,22 +235,20 @@ impl Store {
             + (PART_BYTES + digest_bytes) * pieces.len()
             + if hidden.is_some() { 0 } else { RUN_BYTES * runs }
             + upload::GIVEN_UP_AT_ONCE_MAX * 4096;
-        let (view, key, id, element) = (view.to_owned(), key.to_vec(), id.to_owned(), hidden.as_ref().map(Hidden::element));
+        let (view, key, id, assembled) = (view.to_owned(), key.to_vec(), id.to_owned(), hidden.as_ref().map(Hidden::origin));
         wait(|done| {
             self.core.committer.submit(0, rows, done, move |tx| {
-                upload::complete(tx, &view, &key, &id, completion, &pieces, element)
+                upload::complete(tx, &view, &key, &id, completion, &pieces, assembled)
             })
         })
     }
 
     fn assemble_parts(&self, pieces: &[(u32, crate::element::rows::PartRow)], space: u64) -> Result<Hidden> {
-        let hidden = self.core.create_hidden(space)?;
-        let mut offset = 0;
+        let mut hidden = self.core.create_hidden(space)?;
         for (_, part) in pieces {
             // A part that is replaced meanwhile may be given up in the middle; the last transaction sees that it changed.
             let pin = Pinned::new(&self.core, part.element).ok_or_else(|| Error::Conflict("a part was replaced meanwhile".into()))?;
-            self.core.share_into(&hidden, pin.pin(), 0, part.size, offset)?;
-            offset += part.size;
+            self.core.share_into(&mut hidden, pin.pin(), 0, part.size)?;
         }
         Ok(hidden)
     }

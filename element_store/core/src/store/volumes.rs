@@ -207,16 +207,11 @@ impl Store {
     /// The file or object at VIEW/NAME becomes a volume; its content stays where it is. Raises NotFound, Invalid, Conflict, Limit.
     pub fn volume_from_file(&self, path: &str, block_bytes: u32) -> Result<VolumeInfo> {
         let (view, key) = parts(path)?;
-        loop {
-            let counted = self.look(|rows| volumes::count(rows, &view, &key))?;
-            let (view, key, uuid) = (view.clone(), key.clone(), self.core.new_uuid()?);
-            let made = self.core.change_volumes(CHANGE_BYTES, move |tx| {
-                volumes::from_file(tx, &view, &key, block_bytes, uuid, counted)
-            })?;
-            if let Some(made) = made {
-                return Ok(self.info(&made));
-            }
-        }
+        let uuid = self.core.new_uuid()?;
+        let made = self
+            .core
+            .change_volumes(CHANGE_BYTES, move |tx| volumes::from_file(tx, &view, &key, block_bytes, uuid))?;
+        Ok(self.info(&made))
     }
 
     /// What a snapshot has of the volume at VIEW/NAME is a volume of its own that only reads, until the snapshot goes. The same one however often it is asked

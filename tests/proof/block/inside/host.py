@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from tests.proof.nfs.inside.steps import finish, must, run, say, shell, step
 
 FILESYSTEMS = {"ext4": "mkfs.ext4 -q -F", "xfs": "mkfs.xfs -q -f"}
+MIXES = (("512-64k", 16), ("4k-4k", 32), ("128k-1m", 4))
+"""Block sizes, and how many are under way."""
 WAIT_SECONDS = 60
 MOUNTPOINT = Path("/tmp/volume")
 
@@ -32,6 +35,9 @@ def main() -> None:
         step("discard", lambda: discard(device))
         step("resize is seen", lambda: resize(device, todo))
         step("I/O goes on over restarts", lambda: restarts(device, todo))
+        step("an image that S3 brought is mounted and changed", lambda: image(todo))
+        step("a clone of a file system in use", lambda: clone(device))
+        step("reservations of two hosts", lambda: reservations(todo))
     step("a host that may not is refused", lambda: refused(todo))
     finish()
 
@@ -84,8 +90,8 @@ def filesystem(device: str, kind: str, make: str) -> str:
     return trimmed
 
 
-def fio(device: str, seconds: int) -> str:
-    for sizes, depth in (("512-64k", 16), ("4k-4k", 32), ("128k-1m", 4)):
+def fio(device: str, seconds: int, mixes: Sequence[tuple[str, int]] = MIXES) -> str:
+    for sizes, depth in mixes:
         run(
             "fio",
             "--name=verify",
@@ -96,13 +102,16 @@ def fio(device: str, seconds: int) -> str:
             f"--bsrange={sizes}",
             "--blockalign=512" if sizes.startswith("512") else "--blockalign=4k",
             f"--iodepth={depth}",
+            # Of two writes under way to one place nobody knows which is the last.
+            "--serialize_overlap=1",
             "--verify=crc32c",
             "--verify_backlog=512",
             "--size=48m",
             f"--runtime={seconds}",
+            "--time_based",
             "--do_verify=1",
         )
-    return "three mixes"
+    return f"{len(mixes)} mixes"
 
 
 def discard(device: str) -> str:
@@ -133,6 +142,73 @@ def restarts(device: str, todo: dict[str, Any]) -> str:
         )
         say(rounds=round_number + 1)
     return f"{todo['rounds']} rounds"
+
+
+def image(todo: dict[str, Any]) -> str:
+    device = found(todo["image"])
+    run("mount", device, str(MOUNTPOINT))
+    try:
+        run("diff", "-r", "--exclude=lost+found", todo["tree"], str(MOUNTPOINT))
+        (MOUNTPOINT / todo["from_host"]).write_text(todo["from_host"])
+    finally:
+        run("umount", str(MOUNTPOINT))
+    say(ask="image")
+    return device
+
+
+def clone(device: str) -> str:
+    """A snapshot while files are written: what was synced is in it, and it needs no more than its journal's replay."""
+    run("mkfs.ext4", "-q", "-F", device)
+    run("mount", device, str(MOUNTPOINT))
+    load = subprocess.Popen(["sh", "-c", f"while :; do cp -r /usr/lib/python3.11/email {MOUNTPOINT}/$$; rm -r {MOUNTPOINT}/$$; done"])
+    try:
+        time.sleep(3)
+        (MOUNTPOINT / "mark").write_text("synced")
+        run("sync", str(MOUNTPOINT / "mark"))
+        say(ask="clone")
+        told = Path(sys.argv[1]).with_name("clone")
+        uuid = str(waited("the clone", lambda: told.is_file() and told.read_text()))
+    finally:
+        load.kill()
+        load.wait()
+        run("umount", str(MOUNTPOINT))
+    cloned = found(uuid)
+    run("mount", cloned, str(MOUNTPOINT))
+    kept = (MOUNTPOINT / "mark").read_text()
+    run("umount", str(MOUNTPOINT))
+    must(kept == "synced", f"the clone has {kept!r}")
+    run("e2fsck", "-fn", cloned)
+    return cloned
+
+
+def reservations(todo: dict[str, Any]) -> str:
+    """Each host has a device of its own only if the kernel does not take them for two paths of one."""
+    shell("nvme disconnect-all; modprobe -r nvme-tcp nvme-fabrics nvme nvme-core; modprobe nvme-core multipath=N; modprobe nvme-tcp")
+    nodes = []
+    for number, host in enumerate((todo["host"], todo["other_host"]), 1):
+        before = set(Path("/dev").glob("nvme*n*"))
+        line = words(todo["connect"].replace(todo["host"], host))
+        run(*line, "--hostid", f"00000000-0000-4000-8000-{number:012d}")
+        nodes.append(str(waited("a device", partial(_new, todo["uuid"], before))))
+    one, two = nodes
+    write = "dd if=/dev/zero of={} bs=4k count=1 oflag=direct status=none"
+    run("nvme", "resv-register", one, "--nrkey=0x11", "--rrega=0")
+    run("nvme", "resv-register", two, "--nrkey=0x22", "--rrega=0")
+    run("nvme", "resv-acquire", one, "--crkey=0x11", "--rtype=1", "--racqa=0")
+    shell(write.format(one))
+    shell(f"! {write.format(two)} 2>/dev/null")
+    run("nvme", "resv-acquire", two, "--crkey=0x22", "--prkey=0x11", "--rtype=1", "--racqa=1")
+    shell(write.format(two))
+    shell(f"! {write.format(one)} 2>/dev/null")
+    run("nvme", "resv-release", two, "--crkey=0x22", "--rtype=1", "--rrela=0")
+    shell(write.format(one))
+    return f"{one} and {two}"
+
+
+def _new(uuid: str, before: set[Path]) -> Path | None:
+    """The node of this volume that was not there before."""
+    nodes = set(Path("/dev").glob("nvme*n*")) - before
+    return next((node for node in nodes if (Path("/sys/block") / node.name / "uuid").read_text().strip() == uuid), None)
 
 
 def refused(todo: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.proof.nfs.inside.machines import BUCKET, MOUNTPOINT, Client, Daemon, Locker
+from tests.proof.nfs.inside.machines import BUCKET, CONFIG, MOUNTPOINT, Client, Daemon, Locker
 from tests.proof.nfs.inside.steps import Failed, finish, must, run, shell, step
 
 REFUSED = (errno.EAGAIN, errno.EACCES)
@@ -31,7 +31,7 @@ class Machines:
         directory = Path("/var/tmp/trefoil")
         directory.mkdir()
         MOUNTPOINT.mkdir(parents=True)
-        self.daemon = Daemon(todo["repository"], todo["packages"], directory)
+        self.daemon = Daemon(todo["repository"], todo["packages"], directory, CONFIG)
         self.clients = [Client(1), Client(2)]
         self.lockers: list[Locker] = []
         self.local: Locker | None = None

@@ -18,6 +18,17 @@ DEVICES = 2
 NFS_PORT = 12049
 MOUNTPOINT = Path("/srv/trefoil")
 BUCKET = "proof"
+CONFIG = f"""
+[file]
+mount = "{MOUNTPOINT}"
+[nfs]
+listen = "0.0.0.0:{NFS_PORT}"
+portmapper = "0.0.0.0:111"
+[[nfs.export]]
+path = "/{BUCKET}"
+clients = ["10.1.0.0/16"]
+squash = "none"
+"""
 HOST_SETUP = "hostname {name}\n"
 LOCK_SETUP = """
 mount -t tmpfs run /run
@@ -33,9 +44,9 @@ rpc.statd
 
 
 class Daemon:
-    """Trefoil from the shared repository, with the guest's own Python."""
+    """Trefoil from the shared repository, with the guest's own Python, on files in the directory."""
 
-    def __init__(self, repository: str, packages: str, directory: Path) -> None:
+    def __init__(self, repository: str, packages: str, directory: Path, config: str) -> None:
         self.environment = {
             **os.environ,
             "PYTHONPATH": f"{repository}:{packages}",
@@ -51,17 +62,7 @@ class Daemon:
                 file.truncate(DEVICE_BYTES)
             self.arguments += ["--data", str(device)]
         self.process: subprocess.Popen[bytes] | None = None
-        self.config.write_text(f"""
-[file]
-mount = "{MOUNTPOINT}"
-[nfs]
-listen = "0.0.0.0:{NFS_PORT}"
-portmapper = "0.0.0.0:111"
-[[nfs.export]]
-path = "/{BUCKET}"
-clients = ["10.1.0.0/16"]
-squash = "none"
-""")
+        self.config.write_text(config)
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-c", "from server.cli import main; main()", *arguments]

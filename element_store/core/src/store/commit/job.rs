@@ -7,18 +7,28 @@ use crate::error::{Error, Result};
 /// Makes durable, in segments, what a lazy change refers to.
 pub type Flush = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// What an acknowledgement says.
+/// What an acknowledgement says. Where it is not durable yet, it becomes so in order, with everything before it.
 pub enum Promise {
     Durable,
-    /// Seen by all; durable in order, with everything before it. With what its content in segments needs for that.
+    /// It outlives the process. With what its content in segments needs to be durable.
+    Written(Option<Flush>),
+    /// It is seen by all. With the same.
     Lazy(Option<Flush>),
+}
+
+/// What must have become of a record before its changes are acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    Seen,
+    Written,
+    Flushed,
 }
 
 pub(super) trait Job: Send {
     /// The most that it adds to a record.
     fn bytes_max(&self) -> usize;
     fn has_payload(&self) -> bool;
-    fn is_lazy(&self) -> bool;
+    fn reach(&self) -> Reach;
     fn take_flush(&mut self) -> Option<Flush>;
     fn run(&mut self, tx: &mut Transaction) -> Result<()>;
     fn refuse(&mut self, error: Error);
@@ -56,13 +66,17 @@ impl<T: Send, F: FnOnce(&mut Transaction) -> Result<T> + Send> Job for Change<T,
         self.has_payload
     }
 
-    fn is_lazy(&self) -> bool {
-        matches!(self.promise, Promise::Lazy(_))
+    fn reach(&self) -> Reach {
+        match self.promise {
+            Promise::Durable => Reach::Flushed,
+            Promise::Written(_) => Reach::Written,
+            Promise::Lazy(_) => Reach::Seen,
+        }
     }
 
     fn take_flush(&mut self) -> Option<Flush> {
         match &mut self.promise {
-            Promise::Lazy(flush) => flush.take(),
+            Promise::Written(flush) | Promise::Lazy(flush) => flush.take(),
             Promise::Durable => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The journal record that is being filled, and what a record's body looks like.
 
-use super::job::{Flush, Job};
+use super::job::{Flush, Job, Reach};
 use super::{Effects, HashSet, Instant, Journal, MetaStore, Result};
 use crate::codec::{Reader, Writer};
 use crate::element::transaction::{Landing, PAYLOAD_ALIGN};
@@ -27,7 +27,8 @@ pub(super) struct Record {
     pub lessened: HashSet<u64>,
     pub leased: Option<u64>,
     flushes: Vec<Flush>,
-    is_lazy: bool,
+    /// Of those who wait for it, the furthest.
+    reach: Reach,
 }
 
 impl Record {
@@ -50,13 +51,13 @@ impl Record {
             lessened: HashSet::new(),
             leased: None,
             flushes: Vec::new(),
-            is_lazy: true,
+            reach: Reach::Seen,
         }
     }
 
-    /// May it wait, and be seen meanwhile? Ids of a lease must not be in use before it is durable.
-    pub fn is_lazy(&self) -> bool {
-        self.is_lazy && self.leased.is_none()
+    /// What must become of it before its changes are acknowledged, and seen. Ids of a lease must not be in use before it is durable.
+    pub fn reach(&self) -> Reach {
+        if self.leased.is_some() { Reach::Flushed } else { self.reach }
     }
 
     /// Nothing ran in it.
@@ -69,7 +70,7 @@ impl Record {
     }
 
     pub fn push(&mut self, job: Box<dyn Job>) {
-        self.is_lazy &= job.is_lazy();
+        self.reach = self.reach.max(job.reach());
         self.jobs.push(job);
     }
 

@@ -3,9 +3,8 @@
 use super::{RUN_BYTES, STEP_RUNS_MAX, State, block_error, volume};
 use crate::block::{self, BlockDevice, COMPARE_BYTES_MAX, TRANSFER_BYTES_MAX, Volume};
 use crate::element::content::{self, Run, Source, Spot};
-use crate::element::rows::MappingRow;
 use crate::element::transaction::Transaction;
-use crate::element::{Rows, keys, volumes};
+use crate::element::{Rows, volumes};
 use crate::error::{Error, Result};
 use crate::filesystem::Errno;
 use crate::store::commit::Promise;
@@ -47,7 +46,7 @@ impl Core {
         }
         let promise = match change.durable {
             true => Promise::Durable,
-            false => Promise::Lazy(change.staged.as_ref().and_then(|staged| staged.flush(self))),
+            false => Promise::Written(change.staged.as_ref().and_then(|staged| staged.flush(self))),
         };
         let (payload, rows) = (change.payload, change.rows);
         let (core, again) = (self.clone(), state.clone());
@@ -243,6 +242,7 @@ impl BlockDevice for Device {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> block::Result<()> {
         into.fill(0);
+        self.core.note_read();
         let _inside = self.core.guard.enter();
         let snapshot = self.core.snapshot();
         volumes::reach(&snapshot, &self.state.target, offset, into.len() as u64)
@@ -327,19 +327,12 @@ impl BlockDevice for Device {
 /// Runs that touch are one.
 fn allocated(rows: &dyn Rows, element: u64, range: Range<u64>) -> Result<Vec<Range<u64>>> {
     let mut found: Vec<Range<u64>> = Vec::new();
-    let mut add = |start: u64, length: u32| {
-        let part = start.max(range.start)..(start + u64::from(length)).min(range.end);
+    for run in content::each_run(rows, element, range.start, range.end) {
+        let run = run?;
+        let part = run.offset.max(range.start)..(run.offset + u64::from(run.length)).min(range.end);
         match found.last_mut() {
             Some(last) if last.end == part.start => last.end = part.end,
-            _ if part.is_empty() => {}
             _ => found.push(part),
-        }
-    };
-    if let Some(first) = content::runs(rows, element, range.start, range.end, 1)?.first() {
-        let (from, to) = (keys::mapping(element, first.offset), keys::mapping(element, range.end));
-        for row in rows.range(&from, &to, false) {
-            let (key, value) = row?;
-            add(keys::offset_of(&key), MappingRow::decode(&value)?.length);
         }
     }
     Ok(found)

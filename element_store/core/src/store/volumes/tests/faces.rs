@@ -476,7 +476,7 @@ fn comparing_and_writing_is_one_step() {
             for _ in 0..20 {
                 let content = place.store.open_content("volumes", b"disk", None).unwrap();
                 let first = content.read(4096, 4608).unwrap();
-                place.store.core.reduce_journal(u64::MAX).unwrap();
+                place.store.core.reduce_journal(u64::MAX, crate::store::reduce::MERGE).unwrap();
                 assert_eq!(content.read(4096, 4608).unwrap(), first);
             }
         });
