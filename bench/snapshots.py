@@ -50,7 +50,7 @@ async def measured(store: Store, work: Callable[[], Awaitable[object]]) -> tuple
 
 def shown(what: str, figures: Sequence[tuple[float, float]]) -> None:
     times, sizes = zip(*figures, strict=True)
-    print(f"{what:56} {statistics.median(times):8.2f} ms {statistics.median(sizes):10.0f} B", flush=True)
+    print(f"{what:72} {statistics.median(times):8.2f} ms {statistics.median(sizes):10.0f} B", flush=True)
 
 
 async def creation(store: Store, counts: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ async def thin(store: Store) -> None:
 
 async def overwriting(store: Store) -> None:
     keys = [f"{number:05}".encode() for number in range(OVERWRITTEN)]
-    base = 0.0
+    base = base_bytes = 0.0
     for wanted in SNAPSHOTS:
         view = f"overwritten-{wanted}"
         await store.create_view(view, Attributes(mode=0o755))
@@ -101,9 +101,17 @@ async def overwriting(store: Store) -> None:
                 await store.snapshots.create(f"/{view}".encode(), f"s-{number:04}")
         for key in keys:
             figures.append(await measured(store, lambda view=view, key=key: store.put(view, key, CONTENT, ATTRIBUTES)))
-        milliseconds = statistics.median(time for time, _ in figures)
-        base = base or milliseconds
-        shown(f"overwrite of 4 KiB under {wanted} snapshots ({milliseconds / base:.2f}x)", figures)
+        milliseconds, size = (statistics.median(column) for column in zip(*figures, strict=True))
+        base, base_bytes = base or milliseconds, base_bytes or size
+        shown(f"first overwrite of 4 KiB under {wanted} snapshots ({milliseconds / base:.2f}x, {size / base_bytes:.2f}x rows)", figures)
+
+
+async def idle(store: Store) -> None:
+    """Background work is done."""
+    while True:
+        if not await store.snapshots.backlog():
+            return
+        await asyncio.sleep(0.02)
 
 
 async def deletion(store: Store) -> None:
@@ -115,16 +123,15 @@ async def deletion(store: Store) -> None:
         for first in range(0, count, 500):
             keys = [f"{number // 1000:04}/{number:08}".encode() for number in range(first, min(first + 500, count))]
             await asyncio.gather(*(store.put(view, key, b"y", ATTRIBUTES) for key in keys))
-        jobs, rows = await store.snapshots.backlog()
-        start = time.perf_counter()
+        await idle(store)
+        before, start = row_bytes(store), time.perf_counter()
         await store.snapshots.delete(f"/{view}".encode(), "s")
         answered = time.perf_counter() - start
-        _, rows = await store.snapshots.backlog()
-        while jobs or rows:
-            await asyncio.sleep(0.02)
-            jobs, rows = await store.snapshots.backlog()
+        dead = sum(job.rows for job in await store.snapshots.backlog())
+        await idle(store)
         print(
-            f"deletion after {count} overwrites: answered in {answered * 1e3:.1f} ms, freed in {time.perf_counter() - start:.2f} s",
+            f"deletion after {count} overwrites, {dead} rows of history: answered in {answered * 1e3:.1f} ms, freed in "
+            f"{time.perf_counter() - start:.2f} s, {row_bytes(store) - before:.0f} B of rows",
             flush=True,
         )
 

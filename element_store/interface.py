@@ -86,9 +86,7 @@ class Snapshots(Protocol):
 
     async def split(self, path: bytes) -> None: ...
 
-    async def backlog(self) -> tuple[int, int]:
-        """(jobs, rows) that deleted snapshots and clones left to be freed in the background."""
-        ...
+    async def backlog(self) -> Sequence[tuple[str, bytes, int, int, int]]: ...
 
 
 class ElementStore(Protocol):

@@ -17,11 +17,18 @@ ALIAS = "--at--"
 NAME_BYTES_MAX = 128
 
 
-class Backlog(NamedTuple):
-    """What deleted snapshots and clones left to be freed in the background."""
+class Job(NamedTuple):
+    """What deleted snapshots and clones left to be freed in the background, or a clone that is being split."""
 
-    jobs: int
+    kind: str
+    """`free`: what a deleted snapshot alone held; `drop`: a removed clone, or what a restore replaced; `split`."""
+    path: bytes
+    """Of what it is about, empty if nothing leads there."""
+    rows_left: int
+    bytes_left: int
+    """Of content, as its elements had it."""
     rows: int
+    """In all; at most a hundred thousand are counted ahead."""
 
 
 class Snapshots:
@@ -70,5 +77,6 @@ class Snapshots:
         """The clone is to share no row with its snapshot, so that this frees all that it holds; done in the background. Raises NotFound, Invalid."""
         await self._core.split(path)
 
-    async def backlog(self) -> Backlog:
-        return Backlog(*await self._core.backlog())
+    async def backlog(self) -> Sequence[Job]:
+        """All that is under way or waits."""
+        return [Job(*fields) for fields in await self._core.backlog()]

@@ -65,12 +65,28 @@ def list_(
     url: Url = None,
 ) -> None:
     """List snapshots."""
-    found = client(state, url).get("/api/v1/snapshots", path=path)
+    admin = client(state, url)
+    found = admin.get("/api/v1/snapshots", path=path)
     if json_output:
         print_json(found)
         return
     rows = [(one["path"], one["name"], _date(one["created_ns"]), _notes(one)) for one in found]
     print_table(("path", "snapshot", "taken", ""), rows, empty="no snapshots; take one: trefoil snapshot create PATH NAME")
+    for job in admin.get("/api/v1/snapshots/backlog"):
+        typer.echo(_progress(job))
+
+
+@app.command("backlog")
+def backlog(json_output: Json = False, state: State = None, url: Url = None) -> None:
+    """Show what is freed, or split, in the background, and how far it is."""
+    jobs = client(state, url).get("/api/v1/snapshots/backlog")
+    if json_output:
+        print_json(jobs)
+        return
+    for job in jobs:
+        typer.echo(_progress(job))
+    if not jobs:
+        typer.echo("nothing is left to be done")
 
 
 @app.command("space")
@@ -212,6 +228,16 @@ def _around(hooks: dict[str, Any] | None) -> str:
 def _kept(keep: dict[str, int]) -> str:
     words = {"hour": "hourly", "day": "daily", "week": "weekly", "month": "monthly"}
     return ", ".join(f"{keep[period]} {word}" for period, word in words.items() if keep[period])
+
+
+def _progress(job: dict[str, Any]) -> str:
+    what = {"free": "freeing what a deleted snapshot held", "drop": "freeing what was removed or replaced", "split": "splitting"}[
+        job["kind"]
+    ]
+    where = f" of {job['path']}" if job["path"] else ""
+    done = 100 * (job["rows"] - job["rows_left"]) // job["rows"] if job["rows"] else 100
+    content = f", {human_bytes(job['bytes_left'])} of content" if job["bytes_left"] else ""
+    return f"in the background: {what}{where}: {done} %, {job['rows_left']:,} rows{content} left"
 
 
 def _notes(one: dict[str, object]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
+from element_store.snapshots import Job
 from element_store.types import Conflict, NotFound, Snapshot
 from server.hooks import HookFailed, Hooks, about
 from server.routes.context import CurrentDaemon
@@ -134,9 +135,10 @@ async def restore_snapshot(daemon: CurrentDaemon, asked: Restore) -> dict[str, A
 
 
 @router.get("/snapshots/backlog")
-async def backlog(daemon: CurrentDaemon) -> dict[str, int]:
-    jobs, rows = await daemon.store.snapshots.backlog()
-    return {"jobs": jobs, "rows": rows}
+async def backlog(daemon: CurrentDaemon) -> list[dict[str, Any]]:
+    """What is freed or split in the background."""
+    jobs = [Job(*job) for job in await daemon.store.snapshots.backlog()]
+    return [{**job._asdict(), "path": job.path.decode("utf-8", "replace")} for job in jobs]
 
 
 @router.post("/clones", status_code=201)

@@ -53,6 +53,9 @@ HELP = {
     "device_used_bytes": "The device's space in use.",
     "snapshot_images": "Spaces that snapshots show: one a snapshot, and one more for each clone inside of what it was taken of.",
     "clones": "Clones and restored views, each reading an origin for what it has not changed.",
+    "snapshot_backlog_jobs": "Deleted snapshots, removed or replaced trees and split clones that background work has begun and not ended.",
+    "snapshot_backlog_rows": "Rows that it has to look at still; of each job at most a hundred thousand are counted ahead.",
+    "snapshot_backlog_bytes": "Content that goes with them, as its elements had it.",
     "snapshot_epoch": "Raised by every snapshot, and by every clone of what lives.",
 }
 NFS_HELP = {

@@ -82,7 +82,7 @@ async def test_a_part_is_restored_and_a_clone_split(store: Store):
     await snapshots.split(b"/w")
     with pytest.raises(Invalid):
         await snapshots.split(b"/v")
-    while (await snapshots.backlog()).jobs:
+    while await snapshots.backlog():
         pass
     assert await snapshots.delete(b"/v", "one") == 1, "the restored file keeps what it shares with it"
     assert await read(store, "w", b"b") == b"old"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from element_store.snapshots import Job
 from element_store.types import Conflict, Invalid, NotFound, Snapshot, SnapshotSpace
 
 
@@ -80,5 +81,5 @@ class ModelSnapshots:
             raise Invalid("what is split is a clone that shares something with a snapshot")
         self._clones[spelled(path)] = (b"", None)
 
-    async def backlog(self) -> tuple[int, int]:
-        return (0, 0)
+    async def backlog(self) -> Sequence[Job]:
+        return []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.proof.daemon import Daemon, free_port, metric_sum, trefoil, trefoil_program
-from tests.proof.nfs.client import FILE_SYNC, NLM_DENIED, NLM_GRANTED, NOENT, STALE, UNSTABLE, NfsClient, NfsError
+from tests.proof.nfs.client import FILE_SYNC, NLM_DENIED, NLM_GRANTED, NOENT, ROFS, STALE, UNSTABLE, NfsClient, NfsError
 from tests.proof.s3 import S3Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -99,6 +99,38 @@ def test_what_one_face_does_the_others_see(served: Served, s3: S3Client) -> None
             nfs.walk(root, "z/b/object")
         assert gone.value.status == NOENT
         assert sorted(nfs.names(root)) == sorted(os.listdir(served.mountpoint / BUCKET)) == ["empty", "symlink", "z"]
+
+
+def test_every_directory_has_its_snapshots(served: Served, s3: S3Client) -> None:
+    with served.client() as nfs:
+        root = nfs.mount(f"/{BUCKET}")
+        s3.put("a/b/object", b"old")
+        assert served.command("snapshot", "create", f"/{BUCKET}", "one").returncode == 0
+        nfs.write(nfs.walk(root, "a/b/object"), 0, b"NEW", FILE_SYNC)
+        shown = nfs.walk(root, ".snapshot/one/a/b/object")
+        assert nfs.read_all(shown) == b"old" and s3.get("a/b/object") == b"NEW"
+        assert nfs.walk(root, "a/b/.snapshot/one/object") == shown, "one handle, whatever the way"
+        assert list(nfs.names(root)) == ["a"] and list(nfs.names(nfs.lookup(root, ".snapshot"))) == ["one"]
+        directory = nfs.walk(root, ".snapshot/one/a/b")
+        for change in (
+            lambda: nfs.write(shown, 0, b"x", FILE_SYNC),
+            lambda: nfs.truncate(shown, 0),
+            lambda: nfs.create(directory, "new"),
+            lambda: nfs.remove(directory, "object"),
+            lambda: nfs.rename(directory, "object", directory, "other"),
+            lambda: nfs.mkdir(nfs.lookup(root, ".snapshot"), "two"),
+        ):
+            with pytest.raises(NfsError) as refused:
+                change()
+            assert refused.value.status == ROFS
+        served.daemon.kill()
+        s3.close()
+        served.daemon.start()
+        assert nfs.read_all(shown) == b"old", "its handle outlives the daemon"
+        assert served.command("snapshot", "delete", f"/{BUCKET}", "one").returncode == 0
+        with pytest.raises(NfsError) as gone:
+            nfs.getattr(shown)
+        assert gone.value.status == STALE
 
 
 def test_a_killed_daemon_comes_back_to_the_same_handles(served: Served, s3: S3Client) -> None:

@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyList};
 use std::sync::Arc;
 use trefoil_core::element::snapshot_work::Held;
 use trefoil_core::element::snapshots::{Removed, SnapshotInfo};
-use trefoil_core::store::{Backlog, SnapshotEntry};
+use trefoil_core::store::{Backlog, Job, SnapshotEntry};
 
 type Future = PyResult<Py<PyAny>>;
 
@@ -116,6 +116,15 @@ impl ToPython for Removed {
 
 impl ToPython for Backlog {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok((self.jobs, self.rows).into_pyobject(py)?.into_any().unbind())
+        let job = |job: &Job| {
+            (
+                job.kind.name(),
+                PyBytes::new(py, &job.path),
+                job.left.rows,
+                job.left.bytes,
+                job.total.rows,
+            )
+        };
+        Ok(PyList::new(py, self.jobs.iter().map(job))?.into_any().unbind())
     }
 }

@@ -1,6 +1,6 @@
 """Run one experiment by hand:
 
-python -m tests.proof.powerloss --subject store|daemon|files|blocks|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
+python -m tests.proof.powerloss --subject store|snapshots|daemon|files|blocks|toy --states 100 --seed 7 [--devices 3] [--lost 1] [--keep DIRECTORY]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.proof.powerloss.block_subject import DATA_BYTES_MAX, BlockSubject
 from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, explore
 from tests.proof.powerloss.file_subject import FileSubject
+from tests.proof.powerloss.snapshot_subject import SnapshotSubject
 from tests.proof.powerloss.store_subject import StoreSubject
 from tests.proof.powerloss.subject import Subject
 from tests.proof.powerloss.toy import Toy
@@ -25,6 +26,7 @@ def main() -> None:
     options = _options()
     subjects: dict[str, Subject] = {
         "store": StoreSubject(),
+        "snapshots": SnapshotSubject(),
         "daemon": DaemonSubject(),
         "files": FileSubject(),
         "blocks": BlockSubject(),
@@ -58,7 +60,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.proof.powerloss", description="Judge a store by the crash states of recorded devices.")
-    parser.add_argument("--subject", choices=("store", "daemon", "files", "blocks", "toy"), default="store")
+    parser.add_argument("--subject", choices=("store", "snapshots", "daemon", "files", "blocks", "toy"), default="store")
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--device-mib", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=8.0, help="of load")

@@ -16,6 +16,7 @@ from tests.proof.powerloss.daemon_subject import DaemonSubject
 from tests.proof.powerloss.explore import Plan, Report, explore
 from tests.proof.powerloss.file_subject import FileSubject
 from tests.proof.powerloss.rig import missing_tools
+from tests.proof.powerloss.snapshot_subject import SnapshotSubject
 from tests.proof.powerloss.store_subject import StoreSubject
 from tests.proof.powerloss.subject import Subject
 
@@ -28,7 +29,7 @@ BLOCK_MIX = Mix(multipart=0, abort=0, size_max=DATA_BYTES_MAX)
 EXPERIMENTS: dict[str, tuple[Subject, Plan]] = {
     "store 4+2": (StoreSubject(), Plan(devices=6, seconds=8, samples=20, states=60, seed=1)),
     "store 4+2, another load": (StoreSubject(), Plan(devices=6, seconds=8, samples=25, states=50, seed=2, threads=8, lying_states=0)),
-    "store 2+1": (StoreSubject(), Plan(devices=3, seconds=6, samples=20, states=40, seed=3)),
+    "store 2+1, snapshots beside the load": (SnapshotSubject(), Plan(devices=3, seconds=6, samples=20, states=40, seed=3)),
     "store 4+2, two drives lost as well": (
         StoreSubject(),
         Plan(devices=6, seconds=6, samples=15, states=30, seed=4, lost_devices=2, lying_states=0),
@@ -82,6 +83,14 @@ def test_volumes_of_a_daemon_whose_flushes_are_left_out_are_caught(tmp_path: Pat
     plan = Plan(devices=6, seconds=4, samples=4, states=8, seed=12, lying_states=0, mix=BLOCK_MIX)
     report = run(BlockSubject(leave_out_flushes=True), plan, tmp_path)
     assert any(fault.split(": ")[1] in LOSSES for fault in report.faults), report.faults
+
+
+def test_snapshots_that_are_said_to_hold_what_came_later_are_caught(tmp_path: Path) -> None:
+    """The judge of snapshots itself: the drives are good, and what it compares with is wrong."""
+    plan = Plan(devices=3, seconds=2, samples=2, states=4, seed=13, lying_states=0)
+    report = explore(SnapshotSubject(copies_late=True), plan, tmp_path)
+    assert report.load_errors == []
+    assert report.faulty == report.states == 4 and all("torn: the snapshots" in fault for fault in report.faults), report.faults
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

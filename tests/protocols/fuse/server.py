@@ -41,6 +41,12 @@ class Server:
         given = [argument.encode("latin-1") if isinstance(argument, str) else argument for argument in args]
         return await asyncio.to_thread(getattr(self._files, name), *given)
 
+    async def snapshot(self, path: str, name: str) -> None:
+        await self._store.snapshots.create(path.encode(), name)
+
+    async def delete_snapshot(self, path: str, name: str) -> None:
+        await self._store.snapshots.delete(path.encode(), name)
+
     async def do(self, command: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"ok": await getattr(self, command.pop("do"))(**command)}

@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import select
+import shutil
 import socket
 import stat
 import struct
@@ -586,6 +587,39 @@ def test_an_open_file_shows_what_others_wrote(shared_rig: Rig, place: Path):
         time.sleep(0.1)
         os.stat(place / "f")
     os.close(fd)
+
+
+def test_every_directory_has_its_snapshots(shared_rig: Rig, place: Path):
+    (place / "a/b").mkdir(parents=True)
+    (place / "a/b/file").write_bytes(b"old")
+    (place / "a/link").symlink_to("b/file")
+    path = f"/{VIEW}/{place.relative_to(shared_rig.mountpoint)}"
+    assert not (place / ".snapshot/one").exists()
+    shared_rig.do("snapshot", path=path, name="one")
+    (place / "a/b/file").write_bytes(b"newer")
+    (place / "a/link").unlink()
+    shown = place / ".snapshot/one/a"
+    assert os.listdir(place) == ["a"] and os.listdir(place / ".snapshot") == ["one"]
+    assert sorted(os.listdir(shown)) == ["b", "link"] and (shown / "link").readlink() == Path("b/file")
+    assert (shown / "b/file").read_bytes() == (place / "a/b/.snapshot/one/file").read_bytes() == b"old"
+    assert (shown / "b/file").stat().st_ino == (place / "a/b/.snapshot/one/file").stat().st_ino != (place / "a/b/file").stat().st_ino
+    for change in (
+        lambda: (shown / "b/file").write_bytes(b"x"),
+        lambda: (shown / "b/file").unlink(),
+        lambda: (shown / "new").mkdir(),
+        lambda: (place / ".snapshot/two").mkdir(),
+        lambda: os.rename(shown / "b", shown / "c"),
+        lambda: os.chmod(shown, 0o700),
+    ):
+        with pytest.raises(OSError) as refused:
+            change()
+        assert refused.value.errno == errno.EROFS
+    shutil.copyfile(shown / "b/file", place / "back")
+    assert (place / "back").read_bytes() == b"old"
+    shared_rig.do("delete_snapshot", path=path, name="one")
+    limit = time.monotonic() + 30 * CACHED_SECONDS
+    while (place / ".snapshot/one").exists():
+        assert time.monotonic() < limit, "the kernel's cache never lets go of it"
 
 
 def test_many_threads_at_once(place: Path):

@@ -49,6 +49,7 @@ def test_snapshots_and_clones(daemon):
     assert "before alone holds" in daemon.trefoil("snapshot", "space", "/cli-snap", "before").stdout
     assert "/cli-clone gets rows of its own" in daemon.trefoil("clone", "split", "/cli-clone").stdout
     assert "a clone that shares something" in daemon.trefoil("clone", "split", "/cli-snap").stderr
+    assert daemon.trefoil("snapshot", "backlog").stdout == "nothing is left to be done\n"
     daemon.trefoil("snapshot", "create", "/cli-snap", "gone")
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stdout == "deleted gone of /cli-snap\n"
     assert daemon.trefoil("snapshot", "delete", "/cli-snap", "gone").stderr == "trefoil: /cli-snap has no snapshot gone\n"

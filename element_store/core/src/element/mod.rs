@@ -27,6 +27,7 @@ mod removed_trees;
 pub mod restore;
 pub mod rows;
 pub mod shared;
+pub mod shorthand;
 pub mod snapshot_directory;
 pub mod snapshot_paths;
 pub mod snapshot_work;

@@ -5,7 +5,7 @@
 
 use super::namespace::detach;
 use super::rows::{ElementRow, EntryRow, Kind};
-use super::snapshot_work::{self, Step, TREE, Work};
+use super::snapshot_work::{self, Step, TREE, Tally, Work};
 use super::snapshots::abandon;
 use super::transaction::Transaction;
 use super::{Rows, directory, keys, path};
@@ -21,26 +21,32 @@ pub(super) fn add(tx: &mut Transaction, root: u64) -> Result<()> {
     snapshot_work::add(tx, TREE, keys::space_of(root), root)
 }
 
-/// Entries of the tree that are left, at most `limit`.
-pub(super) fn backlog(rows: &dyn Rows, root: u64, limit: usize) -> Result<usize> {
-    let (mut found, mut directories) = (1, vec![root]);
+/// Entries of the tree that are left, at most about `limit`, and the content of its files.
+pub(super) fn backlog(rows: &dyn Rows, root: u64, limit: usize) -> Result<Tally> {
+    let mut left = Tally { rows: 1, bytes: 0 };
+    let mut directories = vec![root];
     while let Some(at) = directories.pop() {
         let (from, to) = keys::span(keys::ENTRY, at);
-        for row in rows.range(&from, &to, false).take(limit - found) {
+        for row in rows.range(&from, &to, false).take(limit.saturating_sub(left.rows as usize)) {
             let entry = EntryRow::decode(&row?.1)?;
-            found += 1;
+            left.rows += 1;
+            left.bytes += bytes_of(rows, &entry)?;
             if entry.kind == Kind::Directory && keys::space_of(entry.element) == keys::space_of(root) {
                 directories.push(entry.element);
             }
         }
-        if found >= limit {
-            break;
-        }
     }
-    Ok(found)
+    Ok(left)
 }
 
-pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+fn bytes_of(rows: &dyn Rows, entry: &EntryRow) -> Result<u64> {
+    Ok(match entry.kind {
+        Kind::File => path::element(rows, entry.element)?.size,
+        _ => 0,
+    })
+}
+
+pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
     let root = work.epoch;
     if tx.spaces().get(work.space).is_none_or(|space| space.row.is_left) {
         return Ok(Step::Done);
@@ -52,8 +58,15 @@ pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: u
         }
         match first(tx, at)? {
             Some((_, entry)) if is_directory_of(&entry, at) => at = entry.element,
-            Some((name, entry)) => remove(tx, at, &name, &entry)?,
+            Some((name, entry)) => {
+                done.add(Tally {
+                    rows: 1,
+                    bytes: bytes_of(tx, &entry)?,
+                });
+                remove(tx, at, &name, &entry)?;
+            }
             None => {
+                done.rows += 1;
                 let row = path::element(tx, at)?;
                 if at == root {
                     detach(tx, root, &row)?;

@@ -39,6 +39,35 @@ pub enum Step {
     Done,
 }
 
+/// Rows that were looked at, or are to be, and bytes of content that go with them, as its elements have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// A row of a space or of its history, and whether it goes.
+    fn count(&mut self, live: &[u8], value: &[u8], goes: bool) -> Result<()> {
+        self.rows += 1;
+        if goes && live.first() == Some(&keys::MAPPING) && !is_tombstone(value) {
+            self.bytes += u64::from(MappingRow::decode(value)?.length);
+        }
+        Ok(())
+    }
+
+    pub fn less(self, other: Self) -> Self {
+        Self {
+            rows: self.rows.saturating_sub(other.rows),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        (self.rows, self.bytes) = (self.rows + other.rows, self.bytes + other.bytes);
+    }
+}
+
 pub(super) fn add(tx: &mut Transaction, kind: u8, space: u64, epoch: u64) -> Result<()> {
     tx.put(keys::work(kind, space, epoch), Vec::new())
 }
@@ -61,30 +90,73 @@ pub fn list(rows: &dyn Rows) -> Result<Vec<Work>> {
     Ok(found)
 }
 
-/// What the work has to look at still, at most `limit`: rows, or entries of a tree.
-pub fn backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<usize> {
-    let (from, to) = match work.kind {
-        TREE => return removed_trees::backlog(&rows, work.epoch, limit),
-        SPLIT => return split::backlog(rows, work, limit),
-        TRIM => (dead_from(work), keys::span(keys::DEAD, work.space).1),
-        _ => keys::space_span(keys::MAPPING, work.space),
-    };
-    Ok(rows.raw.get_range(&from, &to, limit, false)?.len())
+/// What the work has to look at still, at most about `limit` rows.
+pub fn backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<Tally> {
+    match work.kind {
+        TRIM => trim_backlog(rows, work, limit),
+        TREE => removed_trees::backlog(&rows, work.epoch, limit),
+        SPLIT => split::backlog(rows, work, limit),
+        _ => drop_backlog(rows.raw, work.space, limit),
+    }
 }
 
-/// `limit`: rows; a step ends before it writes much more than `bytes_max`.
-pub fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+fn trim_backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<Tally> {
+    let mut left = Tally::default();
+    let Some(space) = rows.spaces.get(work.space) else {
+        return Ok(left);
+    };
+    let to = match space.holds.range(work.epoch + 1..).next() {
+        Some((next, _)) => keys::dead(work.space, next + 1, b""),
+        None => keys::span(keys::DEAD, work.space).1,
+    };
+    for row in rows.raw.range(&dead_from(work), &to, false).take(limit) {
+        let (dead, _) = row?;
+        let (live, died) = (keys::dead_of(&dead), died(&dead));
+        let Some(value) = rows.raw.get(&keys::history(live, died))? else {
+            continue;
+        };
+        let is_seen = space.holds.range(born(&value)?..died).any(|(epoch, _)| *epoch != work.epoch);
+        left.count(live, &value, !is_seen)?;
+    }
+    Ok(left)
+}
+
+fn drop_backlog(rows: &dyn Rows, space: u64, limit: usize) -> Result<Tally> {
+    let mut left = Tally::default();
+    for table in TABLES {
+        let (from, to) = keys::space_span(table, space);
+        let past = (
+            [&[keys::HISTORY], from.as_slice()].concat(),
+            [&[keys::HISTORY], to.as_slice()].concat(),
+        );
+        for (from, to) in [(from, to), past] {
+            for row in rows.range(&from, &to, false).take(limit.saturating_sub(left.rows as usize)) {
+                let (key, value) = row?;
+                left.count(key.strip_prefix(&[keys::HISTORY]).unwrap_or(&key), &value, true)?;
+            }
+        }
+    }
+    Ok(left)
+}
+
+/// `limit`: rows; a step ends before it writes much more than `bytes_max`. With what was looked at. From where the row of work says now, if it is there still.
+pub fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<(Step, Tally)> {
     tx.begin_freeing();
+    let mut done = Tally::default();
+    let Some(after) = tx.raw(&keys::work(work.kind, work.space, work.epoch))? else {
+        return Ok((Step::Done, done));
+    };
+    let work = &Work { after, ..work.clone() };
     let step = match work.kind {
-        TRIM => trim(tx, work, limit, bytes_max)?,
-        TREE => removed_trees::step(tx, work, limit, bytes_max)?,
-        SPLIT => split::step(tx, work, limit, bytes_max)?,
-        _ => drop_space(tx, work.space, limit, bytes_max)?,
+        TRIM => trim(tx, work, limit, bytes_max, &mut done)?,
+        TREE => removed_trees::step(tx, work, limit, bytes_max, &mut done)?,
+        SPLIT => split::step(tx, work, limit, bytes_max, &mut done)?,
+        _ => drop_space(tx, work.space, limit, bytes_max, &mut done)?,
     };
     if step == Step::Done {
         tx.erase(&keys::work(work.kind, work.space, work.epoch))?;
     }
-    Ok(step)
+    Ok((step, done))
 }
 
 fn dead_from(work: &Work) -> Vec<u8> {
@@ -96,7 +168,7 @@ fn dead_from(work: &Work) -> Vec<u8> {
     }
 }
 
-fn trim(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+fn trim(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
     let origin = Origin {
         space: work.space,
         epoch: work.epoch,
@@ -123,7 +195,7 @@ fn trim(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Re
     };
     let dead = tx.raw_rows(&dead_from(work), &to, limit)?;
     for (key, _) in &dead {
-        bury(tx, &space, key)?;
+        bury(tx, &space, key, done)?;
         if tx.encoded_bytes_max() >= bytes_max {
             return go_on_after(tx, work, key);
         }
@@ -144,12 +216,14 @@ fn died(key: &[u8]) -> u64 {
 }
 
 /// Takes a row out of history unless somebody sees it.
-fn bury(tx: &mut Transaction, space: &Space, dead: &[u8]) -> Result<()> {
+fn bury(tx: &mut Transaction, space: &Space, dead: &[u8], done: &mut Tally) -> Result<()> {
     let (live, died) = (keys::dead_of(dead), died(dead));
     let key = keys::history(live, died);
     let lost = || Error::Damaged("a dead list names a row that is not there".into());
     let value = tx.raw(&key)?.ok_or_else(lost)?;
-    if space.is_held(born(&value)?, died) {
+    let is_seen = space.is_held(born(&value)?, died);
+    done.count(live, &value, !is_seen)?;
+    if is_seen {
         return Ok(());
     }
     if live.first() == Some(&keys::MAPPING) {
@@ -159,7 +233,7 @@ fn bury(tx: &mut Transaction, space: &Space, dead: &[u8]) -> Result<()> {
     tx.erase(dead)
 }
 
-fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize) -> Result<Step> {
+fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
     let Some(space) = tx.spaces().get(id).cloned() else {
         return Ok(Step::Done);
     };
@@ -182,6 +256,7 @@ fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize) -> 
                     forget_mapping(tx, value)?;
                 }
                 tx.erase(key)?;
+                done.count(key.strip_prefix(&[keys::HISTORY]).unwrap_or(key), value, true)?;
                 // With its row in the dead list, which others may be walking.
                 if let Some((live, died)) = keys::history_of(key).filter(|_| key[0] == keys::HISTORY) {
                     tx.erase(&keys::dead(id, died, live))?;

@@ -6,7 +6,7 @@
 
 use super::history::Versioned;
 use super::rows::{ElementRow, EntryRow, Kind, MappingRow, VersionRow, born, is_tombstone};
-use super::snapshot_work::{self, SPLIT, Step, TRIM, Work};
+use super::snapshot_work::{self, SPLIT, Step, TRIM, Tally, Work};
 use super::space::{Space, SpaceRow};
 use super::transaction::Transaction;
 use super::{Row, Rows, keys};
@@ -22,7 +22,7 @@ struct Cursor {
     key: Vec<u8>,
     /// The row of that very key is still to be looked at.
     is_before: bool,
-    /// Mappings before this offset are copied.
+    /// Mappings that end before it are copied.
     offset: u64,
 }
 
@@ -94,7 +94,7 @@ fn members(tx: &Transaction, group: u64) -> Vec<Space> {
     found
 }
 
-pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -> Result<Step> {
+pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
     let members = members(tx, work.epoch);
     let mut walk = Walk {
         cursor: Cursor::decode(&work.after)?,
@@ -111,7 +111,9 @@ pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: u
                 ..Cursor::default()
             };
         }
-        if !walk.space(tx, space)? {
+        let is_whole = walk.space(tx, space)?;
+        done.rows = (limit - walk.left) as u64;
+        if !is_whole {
             tx.put(keys::work(SPLIT, work.space, work.epoch), walk.cursor.encode())?;
             return Ok(Step::More);
         }
@@ -130,12 +132,17 @@ pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: u
 }
 
 /// Rows of entries that are still to be looked at, at most `limit`: about as many files and directories. Of the space that is split now.
-pub(super) fn backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<usize> {
+pub(super) fn backlog(rows: Versioned<'_>, work: &Work, limit: usize) -> Result<Tally> {
     let cursor = Cursor::decode(&work.after)?;
     let id = if cursor.space == 0 { work.space } else { cursor.space };
-    let Some(space) = rows.spaces.get(id) else { return Ok(0) };
+    let Some(space) = rows.spaces.get(id) else {
+        return Ok(Tally::default());
+    };
     let (from, to) = keys::space_span(keys::ENTRY, id);
-    Ok(rows.inherited_range(space, &from, &to).take(limit).count())
+    Ok(Tally {
+        rows: rows.inherited_range(space, &from, &to).take(limit).count() as u64,
+        bytes: 0,
+    })
 }
 
 /// One step's walk.

@@ -39,17 +39,37 @@ pub struct Applied {
     pub bytes: Vec<u8>,
 }
 
+/// How the journal says some mutations in fewer bytes. Whoever knows what keys mean brings it. `expand` gives back what `shorten` was given, both ascending
+/// by key; raises Damaged for what it cannot have been.
+pub trait Shorthand: Send + Sync {
+    fn shorten(&self, mutations: Vec<Mutation>) -> Vec<Mutation>;
+
+    fn expand(&self, mutations: Vec<Mutation>) -> Result<Vec<Mutation>>;
+}
+
 pub struct MetaStore {
     engine: Arc<dyn Engine>,
     clock: Clock,
     readers: Arc<Readers>,
+    shorthand: Option<Box<dyn Shorthand>>,
 }
 
 impl MetaStore {
     /// Everything in the engine counts as durable and is visible.
     pub fn new(engine: Arc<dyn Engine>, clock: Clock) -> Self {
         let readers = Arc::new(Readers::new(engine.applied()));
-        Self { engine, clock, readers }
+        Self {
+            engine,
+            clock,
+            readers,
+            shorthand: None,
+        }
+    }
+
+    /// Of all transactions from now on, those that are replayed too.
+    pub fn with_shorthand(mut self, shorthand: impl Shorthand + 'static) -> Self {
+        self.shorthand = Some(Box::new(shorthand));
+        self
     }
 
     pub fn applied(&self) -> u64 {
@@ -85,6 +105,10 @@ impl MetaStore {
         }
         let sequence = self.applied() + 1;
         self.engine.apply(sequence, &mutations)?;
+        let mutations = match &self.shorthand {
+            Some(shorthand) => shorthand.shorten(mutations),
+            None => mutations,
+        };
         Ok(Applied {
             sequence,
             bytes: encode_transaction(&mutations),
@@ -100,6 +124,10 @@ impl MetaStore {
     /// Recovery: apply and publish a transaction of the journal. One that the engine already holds is read and skipped; a gap is Damaged.
     pub fn replay(&self, sequence: u64, transaction: &mut Reader<'_>) -> Result<()> {
         let mutations = decode_transaction(transaction)?;
+        let mutations = match &self.shorthand {
+            Some(shorthand) => shorthand.expand(mutations)?,
+            None => mutations,
+        };
         let applied = self.applied();
         if sequence <= applied {
             return Ok(());

@@ -34,6 +34,7 @@ mod reduction_report;
 pub mod root;
 #[cfg(test)]
 mod simulation;
+mod snapshot_jobs;
 #[cfg(test)]
 mod snapshot_simulation;
 mod snapshots;
@@ -59,7 +60,8 @@ pub use open::OpenOptions;
 pub use read::{Content, READ_BYTES_MAX};
 pub use reducer::ReductionSettings;
 pub use reduction_report::{Part, Usage};
-pub use snapshots::{Backlog, SnapshotEntry};
+pub use snapshot_jobs::{Backlog, Job, JobKind};
+pub use snapshots::SnapshotEntry;
 pub use status::{DeviceStatus, Status};
 pub use volumes::{Lent, VolumeInfo};
 
@@ -145,6 +147,7 @@ pub(crate) struct Core {
     content_locks: files::ContentLocks,
     volumes: volumes::States,
     volumes_later: volumes::Later,
+    snapshot_progress: snapshot_jobs::Progress,
     /// Content up to this size goes into a journal record.
     small_bytes_max: usize,
     /// Held during a checkpoint.

@@ -29,9 +29,22 @@ impl World {
 
     /// With these attributes of the view.
     fn with(xattrs: BTreeMap<String, Vec<u8>>) -> Self {
+        Self::open(xattrs, OpenOptions::default())
+    }
+
+    /// Nothing happens but what the test does.
+    fn without_background() -> Self {
+        let options = OpenOptions {
+            background: false,
+            ..OpenOptions::default()
+        };
+        Self::open(BTreeMap::new(), options)
+    }
+
+    fn open(xattrs: BTreeMap<String, Vec<u8>>, options: OpenOptions) -> Self {
         let device = Arc::new(MemoryDevice::new("m", DEVICE_BYTES)) as Arc<dyn Device>;
         let state = tempfile::tempdir().unwrap();
-        let store = Store::open_on(vec![device], state.path(), OpenOptions::default()).unwrap();
+        let store = Store::open_on(vec![device], state.path(), options).unwrap();
         let attributes = Attributes {
             mode: 0o755,
             xattrs,

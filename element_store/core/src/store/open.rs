@@ -16,6 +16,7 @@ use super::upkeep::{Checkpointed, UpkeepCounters};
 use super::{Core, SMALL_BYTES_MAX, Store, Wake};
 use crate::device::Device;
 use crate::device::file::{FILE_NAME, FileDevice, FileOptions};
+use crate::element::shorthand::HistoryShorthand;
 use crate::element::space::Spaces;
 use crate::element::transaction::{IDS, Ids, Shared};
 use crate::element::{Rows, keys, namespace};
@@ -122,7 +123,7 @@ impl Store {
         let drives: Arc<PoolDrives> = Arc::new(PoolDrives::new(pool.devices.clone()));
         let root = root::read_newest(&pool)?;
         let (engine, root) = restore_tree(&pool, &drives, state, root, &options.metadata)?;
-        let meta = MetaStore::new(engine.clone(), thread_clock());
+        let meta = MetaStore::new(engine.clone(), thread_clock()).with_shorthand(HistoryShorthand);
         let mut replayed = meta.applied();
         let journal = Journal::recover(pool.clone(), root.start, root.keep_from, &mut |record| {
             replayed = replayed.max(commit::replay(&meta, record.body)?);
@@ -178,6 +179,7 @@ impl Store {
             content_locks: Default::default(),
             volumes: Default::default(),
             volumes_later: Default::default(),
+            snapshot_progress: Default::default(),
             landed_floor: AtomicU64::new(root.keep_from),
             upkeep_counters: UpkeepCounters::default(),
             reduction_counters: Default::default(),

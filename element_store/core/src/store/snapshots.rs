@@ -1,13 +1,12 @@
-//! Snapshots and clones of the store: the calls, and the job that frees what they leave.
+//! Snapshots and clones of the store: the calls. `snapshot_jobs` does what they leave to be done.
 //!
 //! Each call is one durable transaction: everything that was acknowledged before it, by any face, is in the snapshot, as lazy changes come before it in
-//! the journal. The job is a part of upkeep and begins again where the rows of work say.
+//! the journal.
 
-use super::commit::Rank;
-use super::{Core, Store, wait};
+use super::{Store, wait};
 use crate::element::restore;
 use crate::element::snapshot_paths;
-use crate::element::snapshot_work::{self, DROP, Held, Step};
+use crate::element::snapshot_work::{self, Held};
 use crate::element::snapshots::{self, Removed, Request, SnapshotInfo};
 use crate::element::space::{Origin, Space};
 use crate::element::split;
@@ -16,15 +15,10 @@ use crate::element::{Rows, keys};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 
-/// Rows that one step of the job looks at, and what it writes at most, but for its last row with its extent's chunks.
-const STEP_ROWS: usize = 512;
-const STEP_BYTES: usize = 64 * 1024;
 /// Rows of one space in a change that makes it.
 const SPACE_BYTES: usize = 768;
 /// Names, paths and a root with all its attributes.
 const CHANGE_BYTES: usize = 96 * 1024;
-/// Of a backlog, what is counted.
-pub const BACKLOG_ROWS_MAX: usize = 100_000;
 
 /// A snapshot and what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,39 +30,8 @@ pub struct SnapshotEntry {
     pub clones: Vec<Vec<u8>>,
 }
 
-/// What waits to be freed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    pub jobs: usize,
-    /// At most BACKLOG_ROWS_MAX for each job.
-    pub rows: usize,
-}
-
-impl Core {
-    pub(super) fn work_on_snapshots(&self) -> Result<()> {
-        while self.step_on_snapshots(STEP_ROWS)? {}
-        Ok(())
-    }
-
-    /// One step of each, so that none waits for another. False: none has more to do now.
-    pub(super) fn step_on_snapshots(&self, rows: usize) -> Result<bool> {
-        let mut more = false;
-        for work in snapshot_work::list(&self.committer.meta.snapshot())? {
-            if self.wants_checkpoint() {
-                self.checkpoint()?;
-                self.reclaim();
-            }
-            let step = self.committer.run_own(Rank::Own, 2 * STEP_BYTES, move |tx| {
-                snapshot_work::step(tx, &work, rows, STEP_BYTES)
-            })?;
-            more |= step == Step::More;
-        }
-        Ok(more)
-    }
-}
-
 /// An element's path, if something leads there; a file's is not known from it.
-fn path_of(rows: &dyn Rows, element: u64) -> Option<Vec<u8>> {
+pub(super) fn path_of(rows: &dyn Rows, element: u64) -> Option<Vec<u8>> {
     let (mut at, mut names) = (element, Vec::new());
     while at != keys::ROOT {
         let row = crate::element::path::element(rows, at).ok()?;
@@ -137,7 +100,7 @@ impl Store {
         })
     }
 
-    fn look_at_spaces<T>(&self, look: impl FnOnce(&crate::element::history::View) -> Result<T>) -> Result<T> {
+    pub(super) fn look_at_spaces<T>(&self, look: impl FnOnce(&crate::element::history::View) -> Result<T>) -> Result<T> {
         self.check_open()?;
         look(&self.core.snapshot())
     }
@@ -216,21 +179,6 @@ impl Store {
         self.change_spaces(move |tx| split::begin(tx, snapshot_paths::resolve(tx, &path)?.element))?;
         self.core.wake_upkeep();
         Ok(())
-    }
-
-    /// What deleted snapshots and clones left to be freed.
-    pub fn snapshot_backlog(&self) -> Result<Backlog> {
-        self.look_at_spaces(|view| {
-            let mut backlog = Backlog::default();
-            for work in snapshot_work::list(&view.raw)? {
-                // A space whose snapshots are still there waits for them: nothing of it is to be freed yet.
-                if work.kind != DROP || view.spaces().readers_of(work.space).next().is_none() {
-                    backlog.jobs += 1;
-                    backlog.rows += snapshot_work::backlog(view.versioned(), &work, BACKLOG_ROWS_MAX)?;
-                }
-            }
-            Ok(backlog)
-        })
     }
 }
 

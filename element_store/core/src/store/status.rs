@@ -166,6 +166,10 @@ impl Store {
             count(|space| !space.row.is_image && !space.row.is_left && space.row.origin.is_some()),
         );
         put("snapshot_epoch", spaces.epoch);
+        let (jobs, left) = core.snapshot_progress.sum();
+        put("snapshot_backlog_jobs", jobs as u64);
+        put("snapshot_backlog_rows", left.rows);
+        put("snapshot_backlog_bytes", left.bytes);
         metrics
     }
 

@@ -272,7 +272,7 @@ fn a_directory_and_a_file_are_restored_in_place() {
         found.into_iter().map(|entry| entry.info.name).collect::<Vec<_>>()
     };
     assert_eq!(listed(b"/bucket/a"), ["one", "undo"]);
-    while store.snapshot_backlog().unwrap().jobs > 0 {
+    while !store.snapshot_backlog().unwrap().jobs.is_empty() {
         store.core.work_on_snapshots().unwrap();
     }
     world.check();
@@ -288,7 +288,7 @@ fn a_directory_and_a_file_are_restored_in_place() {
     assert_eq!(key_in(&world, VIEW, b"beside").unwrap(), b"stays");
     store.restore_snapshot(b"/bucket/beside", "again", "more").unwrap();
     assert_eq!(content(&world, "bucket/beside"), b"changed");
-    while store.snapshot_backlog().unwrap().jobs > 0 {
+    while !store.snapshot_backlog().unwrap().jobs.is_empty() {
         store.core.work_on_snapshots().unwrap();
     }
     world.check();
@@ -341,7 +341,7 @@ fn a_split_clone_frees_its_snapshot() {
     assert!(matches!(store.split_clone(b"/bucket/a"), Err(Error::Invalid(_))));
     store.split_clone(b"/bucket/clone").unwrap();
     let finish = || {
-        while store.snapshot_backlog().unwrap().jobs > 0 {
+        while !store.snapshot_backlog().unwrap().jobs.is_empty() {
             store.core.work_on_snapshots().unwrap();
             world.check();
         }
@@ -360,5 +360,59 @@ fn a_split_clone_frees_its_snapshot() {
         "nothing is kept for the clone's sake"
     );
     world.fs().unlink(clone, b"b").unwrap();
+    world.check();
+}
+
+/// Rows and bytes, before a deletion is begun, on the way, and at the end.
+#[test]
+fn what_is_left_to_be_freed_is_known() {
+    let world = World::without_background();
+    for number in 0..40 {
+        world.put(format!("a/{number}").as_bytes(), &[number; 3000]);
+    }
+    snapshot(&world, "/bucket", "one");
+    for number in 0..20 {
+        world.put(format!("a/{number}").as_bytes(), b"new");
+    }
+    let store = &world.store;
+    assert!(store.snapshot_backlog().unwrap().jobs.is_empty());
+    store.delete_snapshot(b"/bucket", "one").unwrap();
+    let begun = store.snapshot_backlog().unwrap();
+    let (job, total) = (begun.jobs[0].clone(), begun.left());
+    assert_eq!(
+        (begun.jobs.len(), job.kind, job.path.as_slice()),
+        (1, JobKind::Free, &b"/bucket"[..])
+    );
+    assert_eq!((total.bytes, job.total), (20 * 3000, total));
+    let metric = |name: &str| store.metrics().into_iter().find(|(known, _)| known == name).unwrap().1 as u64;
+    let mut last = total;
+    let mut steps = 0;
+    while store.core.step_on_snapshots(16).unwrap() {
+        let left = store.snapshot_backlog().unwrap().left();
+        assert!(left.rows < last.rows && left.bytes <= last.bytes);
+        assert_eq!(
+            (metric("snapshot_backlog_rows"), metric("snapshot_backlog_bytes")),
+            (left.rows, left.bytes)
+        );
+        (last, steps) = (left, steps + 1);
+    }
+    assert!(steps > 2);
+    assert_eq!(
+        (metric("snapshot_backlog_jobs"), store.snapshot_backlog().unwrap().left().rows),
+        (0, 0)
+    );
+    // A directory that a restore replaced, and what is split.
+    snapshot(&world, "/bucket", "two");
+    store.restore_snapshot(b"/bucket/a", "two", "undo").unwrap();
+    store.split_clone(b"/bucket/a").unwrap();
+    let jobs = store.snapshot_backlog().unwrap().jobs;
+    assert_eq!(
+        jobs.iter().map(|job| (job.kind, job.total.bytes)).collect::<Vec<_>>(),
+        [(JobKind::Drop, 20 * 3000 + 20 * 3), (JobKind::Split, 0),]
+    );
+    // What ends may leave something else to be done.
+    while !store.snapshot_backlog().unwrap().jobs.is_empty() {
+        store.core.step_on_snapshots(7).unwrap();
+    }
     world.check();
 }

@@ -5,6 +5,7 @@
 
 use trefoil_core::filesystem::{Node, Result, Type};
 
+use super::names::is_snapshots;
 use super::shape::kind;
 use super::{Answer, Call, Engine};
 use crate::invalidations::Freshness;
@@ -23,6 +24,8 @@ struct Page<'a> {
     bytes_max: usize,
     plus: bool,
     since: Freshness,
+    /// Nobody tells when these names go.
+    is_brief: bool,
 }
 
 impl Engine {
@@ -35,6 +38,7 @@ impl Engine {
             bytes_max,
             plus,
             since: call.since,
+            is_brief: is_snapshots(call.inode),
         };
         if offset == 0 && self.notes_accesses() {
             self.fs.note_access(call.inode);
@@ -68,8 +72,10 @@ impl Engine {
         if !page.fits(name) {
             return false;
         }
-        if page.plus {
-            self.entry_out(page.out, node, page.since);
+        match page.plus {
+            true if page.is_brief => self.brief_entry_out(page.out, node),
+            true => self.entry_out(page.out, node, page.since),
+            false => {}
         }
         page.dirent(name, self.outward(node.inode), node.kind, offset);
         true

@@ -13,7 +13,7 @@ const RENAME_EXCHANGE: u32 = 2;
 const FORMAT: u32 = 0o170_000;
 pub const PERMISSIONS: u32 = 0o7777;
 
-fn is_snapshots(directory: Inode) -> bool {
+pub fn is_snapshots(directory: Inode) -> bool {
     snapshot_directory::of(directory).is_some()
 }
 
