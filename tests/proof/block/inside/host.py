@@ -189,8 +189,7 @@ def reservations(todo: dict[str, Any]) -> str:
     nodes = []
     for number, host in enumerate((todo["host"], todo["other_host"]), 1):
         before = set(Path("/dev").glob("nvme*n*"))
-        line = words(todo["connect"].replace(todo["host"], host))
-        run(*line, "--hostid", f"00000000-0000-4000-8000-{number:012d}", "--duplicate-connect")
+        connect_as(todo, host, f"00000000-0000-4000-8000-{number:012d}")
         nodes.append(str(waited("a device", partial(_new, todo["uuid"], before))))
     one, two = nodes
     write = "dd if=/dev/zero of={} bs=4k count=1 oflag=direct status=none"
@@ -205,6 +204,17 @@ def reservations(todo: dict[str, Any]) -> str:
     run("nvme", "resv-release", two, "--crkey=0x22", "--rtype=1", "--rrela=0")
     shell(write.format(one))
     return f"{one} and {two}"
+
+
+def connect_as(todo: dict[str, Any], host: str, host_id: str) -> None:
+    """By the kernel's own interface: nvme-cli takes a second host of one machine for a connection that is there."""
+    line = words(todo["connect"])
+    told = {
+        name: line[line.index(option) + 1] for name, option in (("transport", "-t"), ("traddr", "-a"), ("trsvcid", "-s"), ("nqn", "-n"))
+    }
+    told |= {"hostnqn": host, "hostid": host_id}
+    with Path("/dev/nvme-fabrics").open("w") as fabrics:
+        fabrics.write(",".join(f"{name}={value}" for name, value in told.items()))
 
 
 def _new(uuid: str, before: set[Path]) -> Path | None:
