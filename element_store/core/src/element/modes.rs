@@ -57,9 +57,12 @@ pub fn directories(rows: &dyn Rows, directory: u64) -> Result<Vec<u64>> {
 
 /// Of an element or of what lies above it; None: the pool's. What has no row, as parts of uploads, has its view's.
 pub fn of(view: &View, element: u64) -> Result<Option<Mode>> {
-    let root = || view.spaces().get(keys::space_of(element)).map_or(0, |space| space.row.root);
+    let Some(space) = view.spaces().get(keys::space_of(element)) else {
+        // Its space is gone, and what landed in it is named by clones.
+        return Ok(None);
+    };
     let is_there = view.get(&keys::element(element))?.is_some();
-    above(view, if is_there { element } else { root() })
+    above(view, if is_there { element } else { space.row.root })
 }
 
 /// The same, where it is known that the element has a row.
