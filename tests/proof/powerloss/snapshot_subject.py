@@ -21,7 +21,7 @@ from element_store import Store
 from element_store.snapshots import ALIAS
 from element_store.types import Attributes
 from tests.proof.files import Written
-from tests.proof.powerloss.store_subject import StoreSession
+from tests.proof.powerloss.store_subject import StoreSession, opened
 
 VIEW = "snaps"
 KEYS = ("a/one", "a/two", "b/three", "four")
@@ -276,10 +276,4 @@ class SnapshotSubject:
     copies_late: bool = False
 
     def start(self, devices: Sequence[Path], state: Path, *, first: bool) -> SnapshotSession:
-        session = SnapshotSession(self.scrub, self.copies_late)
-        try:
-            session.open(devices, state, first)
-        except BaseException:
-            session.stop()
-            raise
-        return session
+        return opened(SnapshotSession(self.scrub, self.copies_late), devices, state, first=first)

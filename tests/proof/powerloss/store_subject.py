@@ -26,6 +26,7 @@ DAMAGE_METRICS = ("segment_checksum_errors_total", "journal_repaired_total")
 """What reading may not find: power loss alone makes no referenced payload wrong, and recovery leaves no mirror of the journal behind."""
 WORK_METRICS = ("metadata_checkpoints_total", "reducer_extents_moved_total", "segments_freed_total")
 T = TypeVar("T")
+S = TypeVar("S", bound="StoreSession")
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,17 @@ class StoreSubject:
     """Also hold the store to undamaged payloads, those that no read touched too. Off where devices are known to have lost something."""
 
     def start(self, devices: Sequence[Path], state: Path, *, first: bool) -> StoreSession:
-        session = StoreSession(self.scrub)
-        try:
-            session.open(devices, state, first)
-        except BaseException:
-            session.stop()
-            raise
-        return session
+        return opened(StoreSession(self.scrub), devices, state, first=first)
+
+
+def opened(session: S, devices: Sequence[Path], state: Path, *, first: bool) -> S:
+    """Nothing of it is left if it does not open."""
+    try:
+        session.open(devices, state, first)
+    except BaseException:
+        session.stop()
+        raise
+    return session
 
 
 async def open_store(devices: Sequence[Path], state: Path) -> ElementStore:

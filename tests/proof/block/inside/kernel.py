@@ -1,4 +1,4 @@
-"""The kernel's own target: daemon, target and host in one machine. `kernel.py TODO` says each step's outcome in a line."""
+"""The kernel's own target: daemon, target and host in one machine. `kernel.py CONFIGURATION` says each step's outcome in a line."""
 
 from __future__ import annotations
 
