@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use trefoil_core::codec::Reader;
 use trefoil_core::error::{Error, Result};
-use trefoil_core::meta::checkpoint::{FOLDER, Manifest, SmallFile, Table, export, restore};
+use trefoil_core::meta::checkpoint::{Manifest, SmallFile, Table, export, folder, restore};
 use trefoil_core::meta::lsm::LsmEngine;
 use trefoil_core::meta::model::ModelEngine;
 use trefoil_core::meta::*;
@@ -190,18 +190,19 @@ impl World {
         assert_eq!(self.root, root);
     }
 
+    fn folder(&self) -> PathBuf {
+        let found = folder(self.directory.path()).unwrap();
+        found.unwrap_or_else(|| self.directory.path().join("removed"))
+    }
+
     fn crash(&mut self, damages: &[Damage]) {
         let durable = self.lsm.visible();
         self.journal.truncate(durable as usize);
         self.snapshots.clear();
         let nobody: Arc<dyn Engine> = Arc::new(ModelEngine::new());
         (self.lsm, self.model) = (store(nobody), store(Arc::new(ModelEngine::new())));
-        // A fresh tree elsewhere takes the place of the old one, which closes its files.
-        let elsewhere = TempDir::new().unwrap();
-        self.engine = open(&elsewhere, &Manifest::default(), &self.pool);
-        damages
-            .iter()
-            .for_each(|damage| inflict(&self.directory.path().join(FOLDER), damage));
+        damages.iter().for_each(|damage| inflict(&self.folder(), damage));
+        // The old engine goes after the new one has come: what it still deletes then must not be the new one's.
         self.engine = open(&self.directory, &self.root, &self.pool);
         self.lsm = store(self.engine.clone());
         assert_eq!(self.lsm.applied(), self.root.sequence);
@@ -340,7 +341,7 @@ fn a_restore_fetches_only_what_is_missing() {
     let mut world = filled();
     world.crash(&[]);
     assert_eq!(world.pool.fetched.load(Ordering::Relaxed), 0);
-    let table = world.directory.path().join(FOLDER).join(&world.root.tables[0].name);
+    let table = world.folder().join(&world.root.tables[0].name);
     flip(&table, 20_000);
     world.crash(&[]);
     assert_eq!(world.pool.fetched.load(Ordering::Relaxed), 1);

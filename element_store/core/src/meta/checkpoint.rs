@@ -7,12 +7,14 @@
 //! after it. A manifest never outruns the journal: `export` returns it only after the sink confirmed that all of them are durable.
 //! The state directory is trusted for nothing: each file is read and compared before the tree is opened.
 //!
-//! Never touches anything in the state directory outside its own folder (`FOLDER`), and deletes what it does not know inside.
+//! Never touches anything in the state directory outside its own folder (`folder`), and deletes what it does not know inside. Each start gives the folder
+//! another name: a tree deletes tables by path when their last reader lets go, and a closed one that somebody still holds must not reach its successor's.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -21,8 +23,9 @@ use crate::error::{Error, Result};
 
 use super::lsm::{Files, LsmEngine, LsmSettings};
 
-/// The engine's own folder in the state directory.
-pub const FOLDER: &str = "metadata-tree";
+const FOLDER: &str = "metadata-tree-";
+/// Of engines, by this process: no other has this state directory meanwhile.
+static STARTS: AtomicU64 = AtomicU64::new(0);
 const TABLES: &str = "tables";
 pub const TABLES_MAX: usize = 1 << 20;
 pub const SMALL_FILES_MAX: usize = 16;
@@ -124,7 +127,10 @@ fn export_table(files: &Files<'_>, name: &str, known: Option<&Table>, sink: &dyn
 
 /// Make the state directory equal to the manifest and open the engine on it. No engine may be open on it.
 pub fn restore(state: &Path, manifest: &Manifest, source: &dyn TableSource, settings: &LsmSettings) -> Result<LsmEngine> {
-    let folder = state.join(FOLDER);
+    let folder = state.join(format!("{FOLDER}{}", STARTS.fetch_add(1, Ordering::Relaxed)));
+    if let Some(last) = self::folder(state)? {
+        fs::rename(last, &folder).map_err(state_error)?;
+    }
     ensure_directory(&folder)?;
     let small: HashMap<&str, &[u8]> = manifest
         .small
@@ -154,6 +160,17 @@ pub fn restore(state: &Path, manifest: &Manifest, source: &dyn TableSource, sett
         fs::write(folder.join(&file.name), &file.bytes).map_err(state_error)?;
     }
     LsmEngine::open(&folder, manifest.sequence, settings)
+}
+
+/// The engine's own folder in the state directory; None before the first start.
+pub fn folder(state: &Path) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(state).map_err(state_error)? {
+        let entry = entry.map_err(state_error)?;
+        if entry.file_name().to_string_lossy().starts_with(FOLDER) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// Create the directory; whatever else has its name goes.
