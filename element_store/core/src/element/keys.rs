@@ -162,6 +162,12 @@ pub fn mapping(element: u64, end: u64) -> Key {
     key
 }
 
+/// What the keys of mappings share whose runs end within the same 16 MiB of an element.
+pub fn mapping_window(key: &[u8]) -> Option<&[u8]> {
+    const BYTES: usize = 1 + 8 + 5;
+    key.get(..BYTES).filter(|key| key[0] == MAPPING)
+}
+
 pub fn parts(element: u64, first: u32) -> Key {
     let mut key = with_u64(PARTS, element);
     key.extend_from_slice(&first.to_be_bytes());
