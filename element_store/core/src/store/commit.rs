@@ -601,3 +601,6 @@ impl Committer {
         waited.into_iter().for_each(|done| done(Ok(())));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,11 @@ use crate::journal::Journal;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// Room announced for a record unless a single change needs more.
+/// What the changes of a record may announce, unless a single one needs more.
 pub const RECORD_BYTES: usize = 1 << 20;
-/// Room beside what a change announces, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
+/// Room beside what changes announce, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
+
 pub(super) struct Pen {
     pub journal: Journal,
     pub open: Option<Record>,
@@ -54,8 +55,8 @@ impl Pen {
         match &self.open {
             Some(record) => record.fits(bytes).then_some(record.body_max),
             None => {
-                let whole = bytes + BODY_HEADER_BYTES + history_bytes(&self.journal);
-                Some(whole.max(RECORD_BYTES).min(self.journal.body_bytes_max()))
+                let announced = RECORD_BYTES.max(bytes + BODY_HEADER_BYTES);
+                Some((announced + history_bytes(&self.journal)).min(self.journal.body_bytes_max()))
             }
         }
     }
