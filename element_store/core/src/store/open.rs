@@ -124,7 +124,7 @@ impl Store {
         let drives: Arc<PoolDrives> = Arc::new(PoolDrives::new(pool.devices.clone()));
         let root = root::read_newest(&pool)?;
         let (engine, root) = restore_tree(&pool, &drives, state, root, &options.metadata)?;
-        let hot = HotEngine::new(engine.clone(), keys::mapping_window, HotLimits::default());
+        let hot = HotEngine::new(engine.clone(), keys::window, HotLimits::default());
         let meta = MetaStore::new(Arc::new(hot), thread_clock()).with_shorthand(HistoryShorthand);
         let mut replayed = meta.applied();
         let journal = Journal::recover(pool.clone(), root.start, root.keep_from, &mut |record| {
