@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lsm_tree::compaction::Leveled;
-use lsm_tree::config::CompressionPolicy;
+use lsm_tree::config::{CompressionPolicy, PartitioningPolicy};
 use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, Guard, SequenceNumberCounter};
 
 use crate::error::{Error, Result};
@@ -31,6 +31,8 @@ const VERSIONS_RESERVED: u64 = 64;
 /// A writer that has so many full memtables' worth of rows in memory, or so many runs unmerged, is to wait for `maintain`.
 const MEMTABLES_BEHIND: u64 = 4;
 const RUNS_BEHIND: usize = 20;
+/// By level, the last one for all below: filters and indexes are in parts.
+const WHOLE_IN_FIRST_LEVEL: [bool; 2] = [false, true];
 /// The tree keeps the highest bit for itself.
 pub const SEQUENCE_MAX: u64 = (1 << (63 - VERSION_BITS)) - 2;
 
@@ -87,6 +89,9 @@ impl LsmEngine {
         let tree = Config::new(directory, versions.clone(), SequenceNumberCounter::default())
             .use_cache(Arc::new(Cache::with_capacity_bytes(settings.cache_bytes)))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+            // Whole, those of a table of millions of small rows or deletions are megabytes, too long for the cache: every look would read them anew.
+            .filter_block_partitioning_policy(PartitioningPolicy::new(WHOLE_IN_FIRST_LEVEL))
+            .index_block_partitioning_policy(PartitioningPolicy::new(WHOLE_IN_FIRST_LEVEL))
             .open()
             .map_err(error)?;
         let persisted = tree.get_highest_persisted_seqno().unwrap_or(0) >> VERSION_BITS;
