@@ -45,10 +45,21 @@ fn lsm() -> Subject {
     }
 }
 
+/// Windows come and go all the time.
+fn hot() -> Subject {
+    let Subject { engine, shake, _directory } = lsm();
+    Subject {
+        engine: meta::hot::<1>(engine),
+        shake,
+        _directory,
+    }
+}
+
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod on_model { $(#[test] fn $name() { super::$name(super::model()); })* }
         mod on_lsm { $(#[test] fn $name() { super::$name(super::lsm()); })* }
+        mod on_hot { $(#[test] fn $name() { super::$name(super::hot()); })* }
     };
 }
 

@@ -87,13 +87,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// In windows of 16.
+fn key(number: u8) -> [u8; 3] {
+    [b'r', number / 16, number]
+}
+
 fn perform(txn: &mut Txn, write: &Write1) -> Result<()> {
     match *write {
         // Several keys of several hundred bytes each, so that few writes fill memtables and tables.
-        Write1::Put(key, value) => txn.put(&[b'r', key], &[value, key].repeat(1 + usize::from(value))),
-        Write1::Delete(key) => txn.delete(&[b'r', key]),
+        Write1::Put(number, value) => txn.put(&key(number), &[value, number].repeat(1 + usize::from(value))),
+        Write1::Delete(number) => txn.delete(&key(number)),
         Write1::Add(key, delta) => txn.add(&[b'c', key], delta.into()),
-        Write1::DeleteRange(from, to) => txn.delete_range(&[b'r', from], &[b'r', to]).map(drop),
+        Write1::DeleteRange(from, to) => txn.delete_range(&key(from), &key(to)).map(drop),
     }
 }
 
@@ -104,22 +109,29 @@ struct World {
     root: Manifest,
     journal: Vec<Applied>,
     engine: Arc<LsmEngine>,
+    /// Does a `HotEngine` stand before it?
+    is_hot: bool,
     lsm: MetaStore,
     model: MetaStore,
     snapshots: Vec<(Snapshot, Snapshot)>,
 }
 
+fn front(engine: &Arc<LsmEngine>, is_hot: bool) -> Arc<dyn Engine> {
+    if is_hot { meta::hot::<2>(engine.clone()) } else { engine.clone() }
+}
+
 impl World {
-    fn new() -> Self {
+    fn new(is_hot: bool) -> Self {
         let (directory, pool, root) = (TempDir::new().unwrap(), Pool::default(), Manifest::default());
         let engine = open(&directory, &root, &pool);
-        let (lsm, model) = (store(engine.clone()), store(Arc::new(ModelEngine::new())));
+        let (lsm, model) = (store(front(&engine, is_hot)), store(Arc::new(ModelEngine::new())));
         Self {
             directory,
             pool,
             root,
             journal: Vec::new(),
             engine,
+            is_hot,
             lsm,
             model,
             snapshots: Vec::new(),
@@ -150,7 +162,7 @@ impl World {
             let results = (perform(&mut one, write), perform(&mut other, write));
             assert_eq!(results.0.is_ok(), results.1.is_ok());
         }
-        let middle = [b'r', 100];
+        let middle = key(100);
         for reverse in [false, true] {
             assert_eq!(
                 one.get_range(&middle, KEY_END, 20, reverse).unwrap(),
@@ -175,8 +187,13 @@ impl World {
             let expected = rows(other);
             assert_eq!(rows(one), expected);
             assert!(one.range(&[0], KEY_END, true).map(Result::unwrap).eq(expected.into_iter().rev()));
-            for key in (0..=255).step_by(17) {
-                assert_eq!(one.get(&[b'r', key]).unwrap(), other.get(&[b'r', key]).unwrap());
+            for number in (0..=255).step_by(17) {
+                let (from, to) = (key(number), key(number.saturating_add(40)));
+                assert_eq!(one.get(&from).unwrap(), other.get(&from).unwrap());
+                assert_eq!(
+                    one.get_range(&from, &to, 5, false).unwrap(),
+                    other.get_range(&from, &to, 5, false).unwrap()
+                );
             }
         }
         assert_eq!(rows(&self.lsm.begin()), rows(&self.model.begin()));
@@ -204,7 +221,7 @@ impl World {
         damages.iter().for_each(|damage| inflict(&self.folder(), damage));
         // The old engine goes after the new one has come: what it still deletes then must not be the new one's.
         self.engine = open(&self.directory, &self.root, &self.pool);
-        self.lsm = store(self.engine.clone());
+        self.lsm = store(front(&self.engine, self.is_hot));
         assert_eq!(self.lsm.applied(), self.root.sequence);
         for entry in &self.journal {
             self.lsm.replay(entry.sequence, &mut Reader::new(&entry.bytes)).unwrap();
@@ -280,8 +297,8 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_tree_is_the_model(steps in prop::collection::vec(step(), 1..120)) {
-        let mut world = World::new();
+    fn the_tree_is_the_model(is_hot: bool, steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new(is_hot);
         steps.iter().for_each(|step| world.step(step));
         world.export();
         world.crash(&[]);
@@ -307,7 +324,7 @@ proptest! {
 }
 
 fn filled() -> World {
-    let mut world = World::new();
+    let mut world = World::new(false);
     for round in 0..60u8 {
         let writes: Vec<_> = (0..20)
             .map(|i| Write1::Put(round.wrapping_mul(37).wrapping_add(i * 11), i))
@@ -480,7 +497,7 @@ fn everything_at_once() {
 
 #[test]
 fn a_slow_maintenance_is_noticed() {
-    let world = World::new();
+    let world = World::new(false);
     assert!(!world.engine.is_behind());
     world
         .lsm

@@ -315,15 +315,22 @@ pub fn forget_mapping(tx: &mut Transaction, value: &[u8]) -> Result<()> {
     drop_extent(tx, MappingRow::decode(value)?.extent)
 }
 
-/// Gives back at most `limit` mappings of an element; true if none is left.
-pub fn free(tx: &mut Transaction, element: u64, limit: usize) -> Result<bool> {
-    let (from, to) = keys::span(keys::MAPPING, element);
+/// Gives back at most `limit` mappings of an element, of those that end after `after`: what ends before is gone already, and looking there again would pass by
+/// all that was deleted. Returns where to go on; None: nothing is left.
+pub fn free(tx: &mut Transaction, element: u64, after: u64, limit: usize) -> Result<Option<u64>> {
+    let (_, to) = keys::span(keys::MAPPING, element);
     // Nobody can reach what is an origin's: an id never returns.
-    let found = tx.raw_rows(&from, &to, limit + 1)?;
+    let found = tx.raw_rows(&keys::mapping(element, after.saturating_add(1)), &to, limit + 1)?;
     for (key, value) in found.iter().take(limit) {
         free_mapping(tx, key, value)?;
     }
-    Ok(found.len() <= limit)
+    let is_all = found.len() <= limit;
+    Ok(found
+        .iter()
+        .take(limit)
+        .next_back()
+        .filter(|_| !is_all)
+        .map(|(key, _)| keys::ordinal_of(key)))
 }
 
 /// Frees bytes [start, stop) of an element: a hole is left. At most `limit` runs; returns how far it came.

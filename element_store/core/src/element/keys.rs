@@ -162,6 +162,17 @@ pub fn mapping(element: u64, end: u64) -> Key {
     key
 }
 
+/// Rows that are looked through from a place on while they come and go (`meta::hot`): what the keys share of the mappings that end within the same 16 MiB of an
+/// element, and of each table that jobs walk from its beginning.
+pub fn window(key: &[u8]) -> Option<&[u8]> {
+    const MAPPING_BYTES: usize = 1 + 8 + 5;
+    match *key.first()? {
+        MAPPING => key.get(..MAPPING_BYTES),
+        DETACHED | ORPHAN | LANDED_JOURNAL | LANDED_RAW | WORK => key.get(..1),
+        _ => None,
+    }
+}
+
 pub fn parts(element: u64, first: u32) -> Key {
     let mut key = with_u64(PARTS, element);
     key.extend_from_slice(&first.to_be_bytes());

@@ -10,6 +10,7 @@ use super::path::{self, Walk};
 use super::rows::{Attributes, ElementRow, Etag, Kind, PARTS_PER_ROW, PartRow, XATTR_BYTES_MAX};
 use super::transaction::{Pin, Transaction};
 use super::{Rows, aside, directory, keys, metadata, modes, snapshots, versions, volumes};
+use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
 pub const VIEW_NAME_BYTES_MAX: usize = 255;
@@ -500,7 +501,7 @@ pub fn bury_row(tx: &mut Transaction, id: u64, row: &ElementRow) -> Result<()> {
 pub fn give_up(tx: &mut Transaction, id: u64) -> Result<()> {
     let few = content::runs(tx, id, 0, u64::MAX, INLINE_MAPPINGS_MAX + 1)?.len() <= INLINE_MAPPINGS_MAX;
     // A clone's may be followed by tombstones of many more.
-    if few && tx.claim(id) && content::free(tx, id, INLINE_MAPPINGS_MAX)? {
+    if few && tx.claim(id) && content::free(tx, id, 0, INLINE_MAPPINGS_MAX)?.is_none() {
         return Ok(());
     }
     tx.put(keys::detached(id), Vec::new())
@@ -514,17 +515,21 @@ pub fn mark_hidden(tx: &mut Transaction, id: u64) -> Result<()> {
 /// One step of the freeing job: elements detached after `after` that nobody reads, at most `limit` mappings. Returns where to go on, None at the end.
 pub fn bury(tx: &mut Transaction, after: u64, limit: usize) -> Result<Option<u64>> {
     let (_, to) = keys::table(keys::DETACHED);
-    let Some((key, _)) = tx.get_range(&keys::detached(after + 1), &to, 1, false)?.pop() else {
+    let Some((key, freed_to)) = tx.get_range(&keys::detached(after + 1), &to, 1, false)?.pop() else {
         return Ok(None);
     };
+    let freed_to = if freed_to.is_empty() { 0 } else { Reader::new(&freed_to).varint()? };
     let id = keys::id_of(&key);
     tx.begin_freeing();
     if !tx.claim(id) {
         return Ok(Some(id));
     }
-    if content::free(tx, id, limit)? {
-        tx.delete(&key)?;
-        return Ok(Some(id));
+    match content::free(tx, id, freed_to, limit)? {
+        None => tx.delete(&key).map(|()| Some(id)),
+        Some(freed_to) => {
+            let mut row = Writer::new();
+            row.varint(freed_to);
+            tx.put(key, row.bytes).map(|()| Some(id - 1))
+        }
     }
-    Ok(Some(id - 1))
 }

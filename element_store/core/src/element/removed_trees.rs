@@ -51,20 +51,23 @@ pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: u
     if tx.spaces().get(work.space).is_none_or(|space| space.row.is_left) {
         return Ok(Step::Done);
     }
-    let mut at = root;
+    // Where to look, and what of the root was looked at last: before that are deletions only.
+    let (mut at, mut from) = (root, work.after.clone());
     for _ in 0..limit {
         if tx.encoded_bytes_max() >= bytes_max {
-            return Ok(Step::More);
+            break;
         }
-        match first(tx, at)? {
-            Some((_, entry)) if is_directory_of(&entry, at) => at = entry.element,
+        match first(tx, at, &from)? {
+            Some((_, entry)) if is_directory_of(&entry, at) => (at, from) = (entry.element, Vec::new()),
             Some((name, entry)) => {
                 done.add(Tally {
                     rows: 1,
                     bytes: bytes_of(tx, &entry)?,
                 });
                 remove(tx, at, &name, &entry)?;
+                from = name;
             }
+            None if !from.is_empty() => from = Vec::new(),
             None => {
                 done.rows += 1;
                 let row = path::element(tx, at)?;
@@ -74,21 +77,30 @@ pub(super) fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: u
                 }
                 directory::leave(tx, row.parent, &row.detail)?;
                 detach(tx, at, &row)?;
-                at = row.parent;
+                (at, from) = (row.parent, row.detail);
             }
         }
     }
-    Ok(Step::More)
+    match at == root {
+        true => snapshot_work::go_on_after(tx, work, &from),
+        false => Ok(Step::More),
+    }
 }
 
 fn is_directory_of(entry: &EntryRow, directory: u64) -> bool {
     entry.kind == Kind::Directory && keys::space_of(entry.element) == keys::space_of(directory)
 }
 
-fn first(rows: &dyn Rows, directory: u64) -> Result<Option<(Vec<u8>, EntryRow)>> {
-    let (from, to) = keys::span(keys::ENTRY, directory);
+/// The first entry after a name; empty: of all.
+fn first(rows: &dyn Rows, directory: u64, after: &[u8]) -> Result<Option<(Vec<u8>, EntryRow)>> {
+    let (mut from, to) = keys::span(keys::ENTRY, directory);
+    let prefix = from.len();
+    if !after.is_empty() {
+        from.extend_from_slice(after);
+        from.push(0);
+    }
     let row = rows.range(&from, &to, false).next().transpose()?;
-    row.map(|(key, value)| Ok((key[from.len()..].to_vec(), EntryRow::decode(&value)?)))
+    row.map(|(key, value)| Ok((key[prefix..].to_vec(), EntryRow::decode(&value)?)))
         .transpose()
 }
 

@@ -27,7 +27,7 @@ pub struct Work {
     pub kind: u8,
     pub space: u64,
     pub epoch: u64,
-    /// The key of the dead list that was looked at last; empty: none yet. Of a split: where it is.
+    /// The key that was looked at last, of the dead list, or of the space's rows, or the root's entry; empty: none yet. Of a split: where it is.
     pub(super) after: Vec<u8>,
 }
 
@@ -151,7 +151,7 @@ pub fn step(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize) -
         TRIM => trim(tx, work, limit, bytes_max, &mut done)?,
         TREE => removed_trees::step(tx, work, limit, bytes_max, &mut done)?,
         SPLIT => split::step(tx, work, limit, bytes_max, &mut done)?,
-        _ => drop_space(tx, work.space, limit, bytes_max, &mut done)?,
+        _ => drop_space(tx, work, limit, bytes_max, &mut done)?,
     };
     if step == Step::Done {
         tx.erase(&keys::work(work.kind, work.space, work.epoch))?;
@@ -206,8 +206,9 @@ fn trim(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize, done:
     }
 }
 
-fn go_on_after(tx: &mut Transaction, work: &Work, last: &[u8]) -> Result<Step> {
-    tx.put(keys::work(TRIM, work.space, work.epoch), last.to_vec())?;
+/// Looking at the beginning again would pass by all that was deleted.
+pub(super) fn go_on_after(tx: &mut Transaction, work: &Work, last: &[u8]) -> Result<Step> {
+    tx.put(keys::work(work.kind, work.space, work.epoch), last.to_vec())?;
     Ok(Step::More)
 }
 
@@ -233,7 +234,8 @@ fn bury(tx: &mut Transaction, space: &Space, dead: &[u8], done: &mut Tally) -> R
     tx.erase(dead)
 }
 
-fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
+fn drop_space(tx: &mut Transaction, work: &Work, limit: usize, bytes_max: usize, done: &mut Tally) -> Result<Step> {
+    let id = work.space;
     let Some(space) = tx.spaces().get(id).cloned() else {
         return Ok(Step::Done);
     };
@@ -243,45 +245,60 @@ fn drop_space(tx: &mut Transaction, id: u64, limit: usize, bytes_max: usize, don
         return Ok(Step::Waits);
     }
     let mut left = limit;
-    for table in TABLES {
-        let (from, to) = keys::space_span(table, id);
-        let past = [
-            [&[keys::HISTORY], from.as_slice()].concat(),
-            [&[keys::HISTORY], to.as_slice()].concat(),
-        ];
-        for (from, to) in [(from, to), past.into()] {
-            let found = tx.raw_rows(&from, &to, left)?;
-            for (key, value) in &found {
-                if table == keys::MAPPING {
-                    forget_mapping(tx, value)?;
-                }
-                tx.erase(key)?;
-                done.count(key.strip_prefix(&[keys::HISTORY]).unwrap_or(key), value, true)?;
-                // With its row in the dead list, which others may be walking.
-                if let Some((live, died)) = keys::history_of(key).filter(|_| key[0] == keys::HISTORY) {
-                    tx.erase(&keys::dead(id, died, live))?;
-                }
-                if tx.encoded_bytes_max() >= bytes_max {
-                    return Ok(Step::More);
-                }
-            }
-            left -= found.len();
-            if left == 0 {
-                return Ok(Step::More);
+    for (from, to) in ranges_after(id, &work.after) {
+        let found = tx.raw_rows(&from, &to, left)?;
+        for (key, value) in &found {
+            erase_of_space(tx, id, key, value, done)?;
+            if tx.encoded_bytes_max() >= bytes_max {
+                return go_on_after(tx, work, key);
             }
         }
+        left -= found.len();
+        if let Some((last, _)) = found.last().filter(|_| left == 0) {
+            return go_on_after(tx, work, last);
+        }
     }
-    let (from, to) = keys::span(keys::DEAD, id);
-    let dead = tx.raw_rows(&from, &to, left)?;
-    dead.iter().try_for_each(|(key, _)| tx.erase(key))?;
-    if dead.len() == left {
-        return Ok(Step::More);
+    if !work.after.is_empty() {
+        // It is gone once a look from the beginning finds nothing.
+        return go_on_after(tx, work, &[]);
     }
     tx.remove_space(id)?;
     if let Some(origin) = space.row.origin {
         add(tx, TRIM, origin.space, origin.epoch)?;
     }
     Ok(Step::Done)
+}
+
+/// All rows of a space: those it has, its history and its dead list, in this order; what comes after a key of one of them, or all.
+fn ranges_after(id: u64, after: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let past = |key: &[u8]| [&[keys::HISTORY], key].concat();
+    let of_table = |table: u8| {
+        let (from, to) = keys::space_span(table, id);
+        [(from.clone(), to.clone()), (past(&from), past(&to))]
+    };
+    let mut all: Vec<_> = TABLES.into_iter().flat_map(of_table).chain([keys::span(keys::DEAD, id)]).collect();
+    if let Some(at) = all.iter().position(|(from, to)| from.as_slice() <= after && after < to.as_slice()) {
+        all.drain(..at);
+        all[0].0 = [after, &[0]].concat();
+    }
+    all
+}
+
+fn erase_of_space(tx: &mut Transaction, id: u64, key: &[u8], value: &[u8], done: &mut Tally) -> Result<()> {
+    tx.erase(key)?;
+    if key[0] == keys::DEAD {
+        return Ok(());
+    }
+    let live = key.strip_prefix(&[keys::HISTORY]).unwrap_or(key);
+    if live[0] == keys::MAPPING {
+        forget_mapping(tx, value)?;
+    }
+    done.count(live, value, true)?;
+    // With its row in the dead list, which others may be walking.
+    match keys::history_of(key).filter(|_| key[0] == keys::HISTORY) {
+        Some((live, died)) => tx.erase(&keys::dead(id, died, live)),
+        None => Ok(()),
+    }
 }
 
 /// What a snapshot alone holds.

@@ -6,13 +6,14 @@ use super::namespace::{self, Description, Origin};
 use super::rows::*;
 use super::space::Spaces;
 use super::transaction::{Ids, Landing, Shared, Transaction};
-use super::{content, content::Source, invariants};
+use super::{content, content::Source, invariants, keys, removed_trees, snapshot_work};
+use crate::error::Result;
 use crate::meta::model::ModelEngine;
-use crate::meta::{MetaStore, monotonic_clock};
+use crate::meta::{Engine, MetaStore, Mutation, RangeIter, Rows, monotonic_clock};
 use crate::reduction::Cutting;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 struct World {
     meta: MetaStore,
@@ -21,7 +22,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let meta = MetaStore::new(Arc::new(ModelEngine::default()), monotonic_clock());
+        Self::over(Arc::new(ModelEngine::default()))
+    }
+
+    fn over(engine: Arc<dyn Engine>) -> Self {
+        let meta = MetaStore::new(engine, monotonic_clock());
         let shared = Shared::new(Ids::new(2), Spaces::default());
         let world = Self { meta, shared };
         world.change(namespace::create_root);
@@ -29,7 +34,7 @@ impl World {
         world
     }
 
-    fn change<T>(&self, work: impl FnOnce(&mut Transaction) -> crate::error::Result<T>) -> T {
+    fn change<T>(&self, work: impl FnOnce(&mut Transaction) -> Result<T>) -> T {
         let landing = Landing {
             filling: Default::default(),
             bytes_max: 1 << 20,
@@ -289,4 +294,94 @@ fn rows_read_back_as_written() {
         assert_eq!(ExtentRow::decode(&row.encode()).unwrap(), row);
         assert!(ExtentRow::decode(&row.encode()[..row.encode().len() - 1]).is_err());
     }
+}
+
+/// Remembers where ranges began.
+#[derive(Default)]
+struct Watched {
+    behind: ModelEngine,
+    begun: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Watched {
+    /// Within a table, since the last call.
+    fn begun(&self, table: u8) -> Vec<Vec<u8>> {
+        let mut begun = std::mem::take(&mut *self.begun.lock().unwrap());
+        begun.retain(|key| key[0] == table);
+        begun
+    }
+}
+
+impl Engine for Watched {
+    fn apply(&self, sequence: u64, mutations: &[Mutation]) -> Result<()> {
+        self.behind.apply(sequence, mutations)
+    }
+
+    fn get(&self, key: &[u8], at: u64) -> Result<Option<Vec<u8>>> {
+        self.behind.get(key, at)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], reverse: bool, at: u64) -> RangeIter<'_> {
+        self.begun.lock().unwrap().push(from.to_vec());
+        self.behind.range(from, to, reverse, at)
+    }
+
+    fn forget(&self, oldest: u64) {
+        self.behind.forget(oldest)
+    }
+
+    fn applied(&self) -> u64 {
+        self.behind.applied()
+    }
+}
+
+/// The tree would pass by every deletion again: a file of a million runs would never be gone.
+#[test]
+fn freeing_never_looks_where_it_was() {
+    const RUNS: u64 = 20;
+    let engine = Arc::new(Watched::default());
+    let world = World::over(engine.clone());
+    world.change(|tx| {
+        (0..RUNS).try_for_each(|run| content::land(tx, content::Spot::at(ELEMENT, run * 10), b"ten bytes!"))?;
+        tx.put(keys::detached(ELEMENT), Vec::new())
+    });
+    engine.begun(keys::MAPPING);
+    let (mut after, mut begun) = (0, Vec::new());
+    while let Some(next) = world.change(|tx| namespace::bury(tx, after, 3)) {
+        begun.extend(engine.begun(keys::MAPPING));
+        after = next;
+    }
+    let expected: Vec<_> = (0..RUNS).step_by(3).map(|run| keys::mapping(ELEMENT, run * 10 + 1)).collect();
+    assert_eq!(begun, expected);
+    assert_eq!(invariants::check(&world.meta.snapshot()).unwrap().sentences, Vec::<String>::new());
+    assert!(world.meta.snapshot().get(&keys::detached(ELEMENT)).unwrap().is_none());
+}
+
+#[test]
+fn removing_a_tree_never_looks_where_it_was() {
+    const FILES: usize = 40;
+    let engine = Arc::new(Watched::default());
+    let world = World::over(engine.clone());
+    (0..FILES).for_each(|file| world.put(format!("tree/{file:02}").as_bytes()));
+    world.put(b"tree/20under/1");
+    let view = world.meta.snapshot().get(&keys::entry(keys::ROOT, b"v/")).unwrap();
+    let view = EntryRow::decode(&view.unwrap()).unwrap().element;
+    let tree = world.meta.snapshot().get(&keys::entry(view, b"tree/")).unwrap();
+    let tree = EntryRow::decode(&tree.unwrap()).unwrap().element;
+    world.change(|tx| super::directory::leave(tx, view, b"tree/"));
+    world.change(|tx| removed_trees::add(tx, tree));
+    engine.begun(keys::ENTRY);
+    let mut begun = Vec::new();
+    loop {
+        let work = snapshot_work::list(&world.meta.snapshot()).unwrap();
+        let Some(work) = work.first() else { break };
+        world.change(|tx| snapshot_work::step(tx, work, 7, 1 << 20));
+        begun.extend(engine.begun(keys::ENTRY));
+    }
+    let root = keys::span(keys::ENTRY, tree);
+    begun.retain(|from| (&root.0..&root.1).contains(&from));
+    let from_the_start = begun.iter().filter(|from| **from == root.0).count();
+    assert_eq!(from_the_start, 2, "at the beginning, and once at the end");
+    assert!(begun[..begun.len() - 1].is_sorted());
+    assert_eq!(invariants::check(&world.meta.snapshot()).unwrap().sentences, Vec::<String>::new());
 }

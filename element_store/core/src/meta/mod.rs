@@ -8,6 +8,7 @@
 
 pub mod checkpoint;
 pub mod engine;
+pub mod hot;
 pub mod lsm;
 pub mod model;
 pub mod snapshot;

@@ -1,4 +1,5 @@
-//! The one writer: runs changes one after another, and puts them into journal records in that order.
+//! The one writer: runs changes one after another, and puts them into journal records in that order. Whoever holds the pen is the writer: its own thread, or
+//! for the time of one lazy change the thread that asks for it.
 //!
 //! Three promises (`Promise`). A durable change is acknowledged, and seen, after its record is flushed on every mirror; a written one after its record is
 //! written there, which outlives this process. A lazy one is seen and acknowledged as soon as it ran, while its record is still being filled. A record is
@@ -12,10 +13,14 @@
 //! After an append failed nothing further is acknowledged: the store is closed and the next open recovers.
 
 mod job;
+mod pen;
+mod queue;
 mod record;
 
 use job::Reach;
 pub use job::{Flush, Promise};
+pub use pen::RECORD_BYTES;
+pub use queue::{QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, Rank};
 pub use record::replay;
 
 use super::Done;
@@ -24,74 +29,20 @@ use crate::error::{Error, Result};
 use crate::journal::{Journal, Start};
 use crate::meta::MetaStore;
 use job::{Change, Job};
+use pen::{Pen, Unflushed};
+use queue::{Queue, refuse_payloads};
 use record::{BODY_HEADER_BYTES, Record};
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Waiting changes; more block their callers.
-pub const QUEUE_JOBS_MAX: usize = 4096;
-/// Payload bytes waiting; more block their callers.
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Room announced for a record unless a single change needs more.
-pub const RECORD_BYTES: usize = 1 << 20;
-/// Room beside what a change announces, for what it makes history: rows that a snapshot sees are written twice. At most a quarter of the longest record.
-const HISTORY_BYTES_MAX: usize = 1 << 20;
 /// Changes that are not durable are made so, so long after the first of them: with the flush itself, well within the second that files are promised.
 pub const LAZY_AGE: Duration = Duration::from_millis(500);
 /// How often a stopped queue looks again whether the tree has caught up.
 const RECHECK: Duration = Duration::from_millis(5);
 
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// Whose change it is; lower ones may use more of the journal's last room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// A checkpoint waits for it.
-    Urgent,
-    /// Makes room in the journal or the pool, sooner or later.
-    Own,
-    User,
-}
-
-impl Rank {
-    const ALL: [Rank; 3] = [Rank::Urgent, Rank::Own, Rank::User];
-
-    /// What of the journal it leaves to those before it.
-    fn reserve(self, capacity: u64) -> u64 {
-        match self {
-            Rank::Urgent => 0,
-            Rank::Own => capacity / 16,
-            Rank::User => capacity / 4,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    /// By rank.
-    jobs: [VecDeque<Box<dyn Job>>; 3],
-    /// Of users' jobs.
-    bytes: usize,
-    /// Set once: why nothing is taken any more.
-    closed: Option<String>,
-    /// Users' payloads find no room and nothing can be moved out of the journal.
-    pool_full: bool,
-    durable: u64,
-    /// Somebody waits until everything up to this sequence is durable.
-    wanted: u64,
-    /// Who is told when everything up to a sequence is durable.
-    waiting: Vec<(u64, Done<()>)>,
-    /// (last sequence in a record, where replay goes on after it), oldest first.
-    records: VecDeque<(u64, Start)>,
-    free_bytes: u64,
-    capacity: u64,
-    trim_to: u64,
-    /// The writer ends once the queues are empty.
-    stopped: bool,
-    ended: bool,
-}
 
 #[derive(Default)]
 pub struct CommitCounters {
@@ -110,6 +61,8 @@ pub struct Committer {
     pub shared: Shared,
     pub counters: CommitCounters,
     queue: Mutex<Queue>,
+    /// None before the writer serves and after it ended. Taken before `queue`.
+    pen: Mutex<Option<Pen>>,
     /// Work or room arrived.
     ready: Condvar,
     /// The queue got shorter, or more is durable.
@@ -131,47 +84,9 @@ enum Next {
     Seal(bool),
     /// What is written is flushed.
     Flush,
+    /// Until something comes, or so long.
+    Wait(Option<Duration>),
     End,
-}
-
-/// Records that are written and not flushed.
-#[derive(Default)]
-struct Unflushed {
-    /// When the first of them was begun; None: there are none.
-    since: Option<Instant>,
-    /// Of the last of them.
-    last_sequence: u64,
-    /// Segments that lost live bytes by them.
-    lessened: HashSet<u64>,
-}
-
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.jobs.iter().all(VecDeque::is_empty)
-    }
-
-    fn users(&mut self) -> &mut VecDeque<Box<dyn Job>> {
-        &mut self.jobs[Rank::User as usize]
-    }
-
-    fn end_reason(&self) -> Error {
-        Error::Closed(self.closed.clone().unwrap_or_else(|| "the journal stopped".into()))
-    }
-
-    /// Those whose waiting is over.
-    fn take_durable(&mut self) -> Vec<Done<()>> {
-        let durable = self.durable;
-        let over = self.waiting.extract_if(.., |(sequence, _)| *sequence <= durable);
-        over.map(|(_, done)| done).collect()
-    }
-}
-
-impl Unflushed {
-    fn add(&mut self, record: &mut Record) {
-        self.since.get_or_insert(record.begun);
-        self.last_sequence = record.last_sequence();
-        self.lessened.extend(record.lessened.drain());
-    }
 }
 
 impl Committer {
@@ -192,6 +107,7 @@ impl Committer {
                 durable,
                 ..Queue::default()
             }),
+            pen: Mutex::default(),
             ready: Condvar::new(),
             moved: Condvar::new(),
             lessened: Mutex::default(),
@@ -229,7 +145,27 @@ impl Committer {
         done: Done<T>,
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) {
-        let job = Box::new(Change::new(promise, payload, rows, done, work));
+        self.enqueue(Box::new(Change::new(promise, payload, rows, done, work)));
+    }
+
+    /// A user's lazy change; returns when it is seen. `flush`: as `Promise` has it. It runs on the calling thread where it can: to hand it to the writer, and
+    /// the answer back, costs more than most changes do. Raises Closed and what `work` raises.
+    pub fn run_lazy<T: Send + 'static>(
+        &self,
+        flush: Option<Flush>,
+        payload: usize,
+        rows: usize,
+        work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        super::wait(|done| {
+            let job = Box::new(Change::new(Promise::Lazy(flush), payload, rows, done, work));
+            if let Some(job) = self.run_here(job) {
+                self.enqueue(job);
+            }
+        })
+    }
+
+    fn enqueue(&self, job: Box<dyn Job>) {
         let mut queue = self.queue();
         while queue.closed.is_none() && (queue.users().len() >= QUEUE_JOBS_MAX || queue.bytes >= QUEUE_BYTES_MAX) {
             queue = self.moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -380,15 +316,17 @@ impl Committer {
     }
 
     /// The writer thread's life. Ends when stopped or when the journal fails.
-    pub fn serve(&self, mut journal: Journal, replayed: (u64, Start)) {
+    pub fn serve(&self, journal: Journal, replayed: (u64, Start)) {
         {
             let mut queue = self.queue();
             queue.records.push_back(replayed);
             (queue.free_bytes, queue.capacity) = (journal.free_bytes(), journal.capacity());
         }
-        if let Err(error) = self.write_records(&mut journal) {
+        *self.pen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Pen::new(journal));
+        if let Err(error) = self.write_records() {
             self.close(&error.to_string());
         }
+        self.pen.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut queue = self.queue();
         (queue.stopped, queue.ended) = (true, true);
         queue.closed.get_or_insert_with(|| "the store is closed".into());
@@ -400,91 +338,94 @@ impl Committer {
         waiting.into_iter().for_each(|(_, done)| done(Err(Error::Closed(reason.clone()))));
     }
 
-    fn write_records(&self, journal: &mut Journal) -> Result<()> {
-        let (mut open, mut unflushed) = (None::<Record>, Unflushed::default());
+    fn write_records(&self) -> Result<()> {
+        let mut is_stalled = false;
         loop {
-            match self.next(journal, open.as_ref(), unflushed.since) {
+            let Ok(mut held) = self.pen.lock() else {
+                return Err(Error::Closed("a change ended the thread that ran it".into()));
+            };
+            let Some(pen) = held.as_mut() else { return Ok(()) };
+            let mut queue = self.queue();
+            let next = self.next(&mut queue, pen);
+            if let Next::Wait(patience) = next {
+                drop(held);
+                let is_empty = queue.is_empty();
+                if !is_empty && !is_stalled {
+                    self.counters.stalls.fetch_add(1, Ordering::Relaxed);
+                }
+                is_stalled = !is_empty;
+                self.wait(queue, patience);
+                continue;
+            }
+            drop(queue);
+            is_stalled = false;
+            match next {
                 Next::Run(jobs, body_max) => {
-                    let history = history_bytes(journal);
-                    let record = open.get_or_insert_with(|| Record::begin(journal, self.meta.applied() + 1, body_max, history));
+                    let record = pen.record(self.meta.applied() + 1, body_max);
                     self.run(record, jobs);
                     if record.reach() == Reach::Seen {
                         self.show(record);
                     }
                 }
-                Next::Seal(flush) => {
-                    if let Some(record) = open.take() {
-                        self.seal(journal, record, flush, &mut unflushed)?;
-                    }
-                }
-                Next::Flush => {
-                    journal.flush()?;
-                    self.flushed(&mut unflushed);
-                }
+                Next::Seal(flush) => self.seal(pen, flush)?,
+                Next::Flush => self.flush(pen)?,
+                Next::Wait(_) => {}
                 Next::End => return Ok(()),
             }
         }
     }
 
-    /// Waits for it.
-    fn next(&self, journal: &mut Journal, open: Option<&Record>, unflushed_since: Option<Instant>) -> Next {
-        let mut queue = self.queue();
-        let mut stalled = false;
-        loop {
-            if queue.trim_to > journal.tail() {
-                journal.trim(queue.trim_to);
-                queue.free_bytes = journal.free_bytes();
-            }
-            let age = unflushed_since.or(open.map(|record| record.begun)).map(|since| since.elapsed());
-            let is_due = queue.durable < queue.wanted || age.is_some_and(|age| age >= self.lazy_age);
-            match open.map(Record::reach) {
-                Some(reach) if reach > Reach::Seen || is_due => return Next::Seal(reach == Reach::Flushed || is_due),
-                None if unflushed_since.is_some() && is_due => return Next::Flush,
-                _ => {}
-            }
-            if let Some(next) = self.take(&mut queue, journal, open) {
-                self.moved.notify_all();
-                return next;
-            }
-            let is_empty = queue.is_empty();
-            if is_empty && queue.stopped {
-                return match (open, unflushed_since) {
-                    (Some(_), _) => Next::Seal(true),
-                    (None, Some(_)) => Next::Flush,
-                    (None, None) => Next::End,
-                };
-            }
-            let mut patience = age.map(|age| self.lazy_age - age);
-            if !is_empty {
-                if !stalled {
-                    self.counters.stalls.fetch_add(1, Ordering::Relaxed);
-                    stalled = true;
-                }
-                (self.on_pressure)();
-                patience = Some(RECHECK);
-            }
-            queue = match patience {
-                Some(patience) => self.ready.wait_timeout(queue, patience).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            };
+    fn wait(&self, queue: MutexGuard<'_, Queue>, patience: Option<Duration>) {
+        if !queue.is_empty() {
+            (self.on_pressure)();
+        }
+        match patience {
+            Some(patience) => drop(self.ready.wait_timeout(queue, patience)),
+            None => drop(self.ready.wait(queue)),
         }
     }
 
+    fn next(&self, queue: &mut Queue, pen: &mut Pen) -> Next {
+        if queue.trim_to > pen.journal.tail() {
+            pen.journal.trim(queue.trim_to);
+            queue.free_bytes = pen.journal.free_bytes();
+        }
+        let is_due = self.is_due(queue, pen);
+        match pen.open.as_ref().map(Record::reach) {
+            Some(reach) if reach > Reach::Seen || is_due => return Next::Seal(reach == Reach::Flushed || is_due),
+            None if pen.unflushed.since.is_some() && is_due => return Next::Flush,
+            _ => {}
+        }
+        if let Some(next) = self.take(queue, pen) {
+            self.moved.notify_all();
+            return next;
+        }
+        if !queue.is_empty() {
+            return Next::Wait(Some(RECHECK));
+        }
+        match pen.age() {
+            Some(_) if queue.stopped && pen.open.is_some() => Next::Seal(true),
+            Some(_) if queue.stopped => Next::Flush,
+            None if queue.stopped => Next::End,
+            age => Next::Wait(age.map(|age| self.lazy_age.saturating_sub(age))),
+        }
+    }
+
+    /// Is what is not durable to be made so?
+    fn is_due(&self, queue: &Queue, pen: &Pen) -> bool {
+        queue.durable < queue.wanted || pen.age().is_some_and(|age| age >= self.lazy_age)
+    }
+
     /// What may run now. None: nothing is there, or it may not run yet.
-    fn take(&self, queue: &mut Queue, journal: &Journal, open: Option<&Record>) -> Option<Next> {
+    fn take(&self, queue: &mut Queue, pen: &Pen) -> Option<Next> {
         let first = queue.jobs.iter().find_map(VecDeque::front)?.bytes_max();
-        let body_max = match open {
-            Some(record) if !record.fits(first) => return Some(Next::Seal(record.reach() == Reach::Flushed)),
-            Some(record) => record.body_max,
-            None => (first + BODY_HEADER_BYTES + history_bytes(journal))
-                .max(RECORD_BYTES)
-                .min(journal.body_bytes_max()),
+        let Some(body_max) = pen.body_max_for(first) else {
+            let is_durable = pen.open.as_ref().is_some_and(|record| record.reach() == Reach::Flushed);
+            return Some(Next::Seal(is_durable));
         };
-        // The gap that such a record may leave before the region's end counts too.
-        let room = journal.free_bytes().saturating_sub(2 * (body_max as u64 + 8192));
         let mut jobs = VecDeque::new();
         for rank in Rank::ALL {
-            if room < rank.reserve(journal.capacity()).max(1) || (rank == Rank::User && (self.behind)()) {
+            if !self.may_run(rank, pen, body_max) {
                 if rank == Rank::User && queue.pool_full {
                     refuse_payloads(queue);
                 }
@@ -497,6 +438,42 @@ impl Committer {
             jobs.extend(waiting.into_iter().map(|job| (rank, job)));
         }
         (!jobs.is_empty()).then_some(Next::Run(jobs, body_max))
+    }
+
+    fn may_run(&self, rank: Rank, pen: &Pen, body_max: usize) -> bool {
+        pen.room_beside(body_max) >= rank.reserve(pen.journal.capacity()).max(1) && (rank != Rank::User || !(self.behind)())
+    }
+
+    /// Runs a user's lazy change on the calling thread, if the pen is free and nothing is to be done before it; else gives it back.
+    fn run_here(&self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        let Ok(mut held) = self.pen.try_lock() else { return Some(job) };
+        let Some(pen) = held.as_mut() else { return Some(job) };
+        let Some(body_max) = self.may_run_here(pen, job.bytes_max()) else {
+            return Some(job);
+        };
+        let is_first = pen.open.is_none();
+        let record = pen.record(self.meta.applied() + 1, body_max);
+        self.run(record, VecDeque::from([(Rank::User, job)]));
+        let is_shown = record.reach() == Reach::Seen;
+        if is_shown {
+            self.show(record);
+        }
+        drop(held);
+        if is_first || !is_shown {
+            // The writer minds its age, or seals it.
+            let _queue = self.queue();
+            self.ready.notify_all();
+        }
+        None
+    }
+
+    /// The bound of the record's body, if it may.
+    fn may_run_here(&self, pen: &Pen, bytes: usize) -> Option<usize> {
+        let queue = self.queue();
+        let is_next = queue.closed.is_none() && queue.is_empty() && !self.is_due(&queue, pen);
+        let is_open = pen.open.as_ref().is_none_or(|record| record.reach() == Reach::Seen);
+        let body_max = pen.body_max_for(bytes)?;
+        (is_next && is_open && self.may_run(Rank::User, pen, body_max)).then_some(body_max)
     }
 
     /// What does not fit goes back to where it was.
@@ -555,9 +532,10 @@ impl Committer {
         record.jobs.drain(..).for_each(Job::complete);
     }
 
-    /// Writes the record, or makes it durable, then shows it.
-    fn seal(&self, journal: &mut Journal, mut record: Record, flush: bool, unflushed: &mut Unflushed) -> Result<()> {
-        if let Err(error) = self.append(journal, &mut record, flush, unflushed) {
+    /// Writes the open record, or makes it durable, then shows it.
+    fn seal(&self, pen: &mut Pen, flush: bool) -> Result<()> {
+        let Some(mut record) = pen.open.take() else { return Ok(()) };
+        if let Err(error) = self.append(pen, &mut record, flush) {
             for job in &mut record.jobs {
                 job.refuse(Error::Closed(error.to_string()));
             }
@@ -569,22 +547,22 @@ impl Committer {
         Ok(())
     }
 
-    fn append(&self, journal: &mut Journal, record: &mut Record, flush: bool, unflushed: &mut Unflushed) -> Result<()> {
+    fn append(&self, pen: &mut Pen, record: &mut Record, flush: bool) -> Result<()> {
         if record.transactions.is_empty() {
             // Who was told of what is there may rely on it too.
-            if flush && unflushed.since.is_some() {
-                journal.flush()?;
-                self.flushed(unflushed);
-            }
-            return Ok(());
+            return if flush && pen.unflushed.since.is_some() {
+                self.flush(pen)
+            } else {
+                Ok(())
+            };
         }
         record.flush()?;
-        let body = record.encode();
+        let (body, journal) = (record.encode(), &mut pen.journal);
         let appended = if flush { journal.append(&body)? } else { journal.write(&body)? };
         if let Some(leased) = record.leased {
             self.shared.ids.renewed(leased);
         }
-        unflushed.add(record);
+        pen.unflushed.add(record);
         let counters = &self.counters;
         counters.records.fetch_add(1, Ordering::Relaxed);
         counters
@@ -594,12 +572,18 @@ impl Committer {
         // What is durable may be waited for only once it can be seen.
         self.meta.publish(record.last_sequence());
         let mut queue = self.queue();
-        queue.free_bytes = journal.free_bytes();
+        queue.free_bytes = pen.journal.free_bytes();
         queue.records.push_back((record.last_sequence(), appended.next));
         drop(queue);
         if flush {
-            self.flushed(unflushed);
+            self.flushed(&mut pen.unflushed);
         }
+        Ok(())
+    }
+
+    fn flush(&self, pen: &mut Pen) -> Result<()> {
+        pen.journal.flush()?;
+        self.flushed(&mut pen.unflushed);
         Ok(())
     }
 
@@ -618,16 +602,5 @@ impl Committer {
     }
 }
 
-fn history_bytes(journal: &Journal) -> usize {
-    HISTORY_BYTES_MAX.min(journal.body_bytes_max() / 4)
-}
-
-/// Nothing can be moved out of the journal: those who bring bytes are told; others wait for what is left of it.
-fn refuse_payloads(queue: &mut Queue) {
-    while queue.users().front().is_some_and(|job| job.has_payload()) {
-        let Some(mut job) = queue.users().pop_front() else { return };
-        queue.bytes -= job.bytes_max();
-        job.refuse(Error::OutOfSpace("the pool is full; delete something".into()));
-        job.complete();
-    }
-}
+#[cfg(test)]
+mod tests;

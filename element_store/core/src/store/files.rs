@@ -4,7 +4,7 @@
 //! copy that shares it first. Changes of one inode's content run side by side, but not while such a copy is made.
 
 use super::commit::{Flush, Promise};
-use super::{Core, Store, wait};
+use super::{Core, Store};
 use crate::element::content::{self, Source};
 use crate::element::file_content::{self, CUT_RUNS_MAX, PINNED, Place};
 use crate::element::namespace::SHARED_RUNS_MAX;
@@ -77,7 +77,7 @@ impl Core {
             tx.origin = origin;
             work(tx)
         };
-        wait(|done| self.committer.submit_with(Promise::Lazy(flush), payload, rows, done, spoken))
+        self.committer.run_lazy(flush, payload, rows, spoken)
     }
 
     /// Changes content, after parting with its readers if need be; `work` makes the change anew for each attempt.

@@ -23,6 +23,7 @@ use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::meta::checkpoint::restore;
+use crate::meta::hot::{HotEngine, HotLimits};
 use crate::meta::lsm::{LsmEngine, LsmSettings};
 use crate::meta::{MetaStore, decode_counter, thread_clock};
 use crate::pool::{self, Code, FormatOptions, Identity, Pool};
@@ -123,7 +124,8 @@ impl Store {
         let drives: Arc<PoolDrives> = Arc::new(PoolDrives::new(pool.devices.clone()));
         let root = root::read_newest(&pool)?;
         let (engine, root) = restore_tree(&pool, &drives, state, root, &options.metadata)?;
-        let meta = MetaStore::new(engine.clone(), thread_clock()).with_shorthand(HistoryShorthand);
+        let hot = HotEngine::new(engine.clone(), keys::window, HotLimits::default());
+        let meta = MetaStore::new(Arc::new(hot), thread_clock()).with_shorthand(HistoryShorthand);
         let mut replayed = meta.applied();
         let journal = Journal::recover(pool.clone(), root.start, root.keep_from, &mut |record| {
             replayed = replayed.max(commit::replay(&meta, record.body)?);

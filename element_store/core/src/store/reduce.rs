@@ -124,7 +124,7 @@ fn within_step(mut found: Vec<Found>, bytes_max: usize) -> Vec<Found> {
 impl Core {
     /// Moves the oldest extents out of the journal, those at positions below `before`. Returns how many; 0 means that none is left there but what waits.
     pub(super) fn reduce_journal(&self, before: u64, fragments: Fragments) -> Result<usize> {
-        let (mut from, mut looked) = (keys::landed_journal(self.landed_floor.load(Ordering::Relaxed)), 0);
+        let (mut from, mut looked) = (keys::landed_journal(self.oldest_landed().1), 0);
         while looked < LOOKED_ROWS_MAX {
             let inside = self.guard.enter();
             let (view, mut found) = (self.snapshot(), Vec::new());

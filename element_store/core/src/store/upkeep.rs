@@ -10,6 +10,7 @@ use super::reduce::Fragments;
 use super::root::{self, Root};
 use super::tables::{SegmentSink, segments_of};
 use super::{Core, Reclaim};
+use crate::element::history::View;
 use crate::element::{Rows, keys, namespace};
 use crate::error::{Error, Result};
 use crate::journal::Start;
@@ -182,21 +183,26 @@ impl Core {
         let last = self.checkpointed.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = self.committer.start_after(u64::MAX).unwrap_or_default();
         // What is landed there holds the journal's tail, whatever a checkpoint says.
-        let gain = newest
-            .position
-            .min(self.oldest_landed(&self.snapshot()))
-            .saturating_sub(last.keep_from);
+        let gain = newest.position.min(self.oldest_landed().1).saturating_sub(last.keep_from);
         let due = last.at.elapsed() >= CHECKPOINT_INTERVAL && newest.position > last.start.position;
         let short = used * 100 >= capacity * CHECKPOINT_PERCENT;
         due || (short && gain * 8 >= capacity) || (gain > 0 && self.wake.pressed[0].load(Ordering::SeqCst))
     }
 
-    /// The position of the oldest landed payload; u64::MAX if there is none.
-    fn oldest_landed(&self, rows: &dyn Rows) -> u64 {
+    /// What is seen now, and the position of the oldest payload that is landed in the journal as far as that is seen; u64::MAX if there is none.
+    ///
+    /// Positions only rise, so below what one look finds a later one finds nothing, but would pass by all that was there. What was looked at before must be
+    /// known before the look begins: an older snapshot may see what a newer one does not.
+    pub(super) fn oldest_landed(&self) -> (View, u64) {
+        let floor = self.landed_floor.load(Ordering::Acquire);
+        let written = self.committer.start_after(u64::MAX).unwrap_or_default().position;
+        let seen = self.snapshot();
         let (_, to) = keys::table(keys::LANDED_JOURNAL);
-        let from = keys::landed_journal(self.landed_floor.load(Ordering::Relaxed));
-        let first = rows.range(&from, &to, false).next();
-        first.map_or(u64::MAX, |row| row.map_or(0, |(key, _)| keys::id_of(&key)))
+        let first = seen.range(&keys::landed_journal(floor), &to, false).next();
+        let oldest = first.map_or(u64::MAX, |row| row.map_or(0, |(key, _)| keys::id_of(&key)));
+        // What is in a record that was written by then is seen.
+        self.landed_floor.fetch_max(oldest.min(written), Ordering::AcqRel);
+        (seen, oldest)
     }
 
     /// Metadata tables to the devices, then a root that names them, then what only the root before needed is given back.
@@ -212,8 +218,8 @@ impl Core {
             .committer
             .start_after(manifest.sequence)
             .ok_or_else(|| Error::Damaged("no record is known before the checkpoint".into()))?;
-        let seen = self.snapshot();
-        let keep_from = self.oldest_landed(&seen).min(start.position);
+        let (seen, oldest) = self.oldest_landed();
+        let keep_from = oldest.min(start.position);
         // A change that gave up payloads may be lazy, and lost: then they are needed again.
         self.committer.wait_durable(seen.sequence())?;
         drop(seen);
@@ -236,7 +242,6 @@ impl Core {
         };
         root::write(&self.pool, &root)?;
         self.wake.pressed[0].store(false, Ordering::SeqCst);
-        self.landed_floor.store(keep_from, Ordering::Relaxed);
         *last = Checkpointed {
             manifest,
             generation: root.generation,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use trefoil_core::error::{Error, Result};
 use trefoil_core::meta::checkpoint::{Manifest, Table, TableSink, TableSource, restore};
+use trefoil_core::meta::hot::{HotEngine, HotLimits};
 use trefoil_core::meta::lsm::{LsmEngine, LsmSettings};
-use trefoil_core::meta::{Clock, KEY_END, MetaStore, Row, Rows};
+use trefoil_core::meta::{Clock, Engine, KEY_END, MetaStore, Row, Rows};
 
 /// Small enough that a few hundred rows make several levels.
 pub const SETTINGS: LsmSettings = LsmSettings {
@@ -68,12 +69,22 @@ pub fn open(directory: &TempDir, manifest: &Manifest, pool: &Pool) -> Arc<LsmEng
     Arc::new(restore(directory.path(), manifest, pool, &SETTINGS).unwrap())
 }
 
+/// Before another engine: windows of keys that share `PREFIX` bytes, which come and go all the time.
+pub fn hot<const PREFIX: usize>(behind: Arc<dyn Engine>) -> Arc<dyn Engine> {
+    const LIMITS: HotLimits = HotLimits {
+        changes: 2,
+        window_rows: 24,
+        rows: 40,
+    };
+    Arc::new(HotEngine::new(behind, |key| key.get(..PREFIX), LIMITS))
+}
+
 pub fn still_clock() -> Clock {
     Arc::new(|| Duration::ZERO)
 }
 
 #[allow(dead_code)]
-pub fn store(engine: Arc<dyn trefoil_core::meta::Engine>) -> MetaStore {
+pub fn store(engine: Arc<dyn Engine>) -> MetaStore {
     MetaStore::new(engine, still_clock())
 }
 

@@ -1,10 +1,11 @@
 //! The journal record that is being filled, and what a record's body looks like.
 
 use super::job::{Flush, Job, Reach};
-use super::{Effects, HashSet, Instant, Journal, MetaStore, Result};
+use super::{Effects, HashSet, Journal, MetaStore, Result};
 use crate::codec::{Reader, Writer};
 use crate::element::transaction::{Landing, PAYLOAD_ALIGN};
 use crate::meta::Applied;
+use std::time::Instant;
 
 /// Body: first transaction's sequence u64, payload length u32, transaction count u32, payloads, transactions.
 pub const BODY_HEADER_BYTES: usize = 16;
