@@ -273,6 +273,19 @@ fn pairs_wait_for_memory_without_holding_any() {
     }
 }
 
+/// A read that brings data could hold up the reading of the connection while it waits for memory.
+#[test]
+fn a_read_brings_no_data() {
+    let world = World::new();
+    let mut host = world.host("a");
+    let queue = host.queue();
+    let (id, mut bytes) = queue.encode(entry(2, &(0..1)), vec![0; BLOCK], 0);
+    // Data is wanted by the transport all the same.
+    bytes[8 + 39] = 0x5a;
+    std::io::Write::write_all(&mut queue.stream, &bytes).unwrap();
+    assert_eq!(queue.wait(id).status, 0x11);
+}
+
 /// A first half that waits for its second.
 struct Open {
     id: u16,

@@ -252,8 +252,11 @@ impl Connection {
 
     /// Of a command's data, those that the host is to be asked for: all or none.
     pub(super) fn missing_bytes(&self, command: &Command, data: &[u8]) -> Result<usize, Status> {
-        if command.direction() != Direction::ToController {
-            return Ok(0);
+        match command.direction() {
+            Direction::ToController => {}
+            // A read that waits for memory would hold its capsule's meanwhile, and so the reading of the connection.
+            Direction::ToHost if !data.is_empty() => return Err(Status::SGL_TYPE_INVALID),
+            Direction::ToHost | Direction::None => return Ok(0),
         }
         match command.data_pointer()? {
             (Place::Capsule, length) if length as usize == data.len() => Ok(0),
