@@ -2,7 +2,8 @@
 
 python -m tests.proof.block --guest DIRECTORY [--image DIRECTORY] [--fio-seconds 200] [--work DIRECTORY] [--only host|kernel]
 
-`--guest`: where the program `guest` is (see `tests.proof.nfs.machine`). One machine at a time; it is emulated, so slow.
+`--guest`: where the program `guest` is (see `tests.proof.nfs.machine`); its image must hold btrfs-progs too (`build --package btrfs-progs`).
+One machine at a time; it is emulated, so slow.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ struct Shelf {
     volumes: BTreeMap<VolumeId, State>,
     changes: u64,
     next_uuid: u8,
+    /// Handles, also of volumes that are gone.
+    open: usize,
     held: bool,
 }
 
@@ -71,6 +73,8 @@ pub struct Model {
 
 struct Handle {
     id: VolumeId,
+    /// The id may be another volume's by now.
+    uuid: [u8; 16],
     shared: Arc<Shared>,
     jobs: Sender<Job>,
 }
@@ -96,6 +100,17 @@ impl Shared {
 impl Shelf {
     fn get(&mut self, id: VolumeId) -> Result<&mut State> {
         self.volumes.get_mut(&id).ok_or(BlockError::OutOfRange)
+    }
+
+    /// What a handle was opened on.
+    fn get_same(&mut self, id: VolumeId, uuid: [u8; 16]) -> Result<&mut State> {
+        self.get(id).and_then(|state| {
+            if state.volume.uuid == uuid {
+                Ok(state)
+            } else {
+                Err(BlockError::OutOfRange)
+            }
+        })
     }
 
     fn note_change(&mut self) {
@@ -301,7 +316,12 @@ impl Model {
         }
     }
 
-    /// How many handles are open.
+    /// How many handles are open, of all volumes and of those that are gone.
+    pub fn open_handles(&self) -> usize {
+        self.shared.shelf().open
+    }
+
+    /// How many handles are open of one.
     pub fn handles(&self, id: VolumeId) -> usize {
         self.shared.shelf().get(id).map_or(0, |state| state.handles)
     }
@@ -323,9 +343,16 @@ impl Volumes for Model {
 
     fn open(&self, id: VolumeId) -> Result<Arc<dyn BlockDevice>> {
         let jobs = self.jobs.clone().ok_or_else(|| BlockError::Failed("closed".into()))?;
-        self.shared.shelf().get(id)?.handles += 1;
+        let uuid = {
+            let mut shelf = self.shared.shelf();
+            let state = shelf.get(id)?;
+            state.handles += 1;
+            let uuid = state.volume.uuid;
+            shelf.open += 1;
+            uuid
+        };
         let shared = self.shared.clone();
-        Ok(Arc::new(Handle { id, shared, jobs }))
+        Ok(Arc::new(Handle { id, uuid, shared, jobs }))
     }
 
     fn reservation(&self, id: VolumeId) -> Result<Option<Vec<u8>>> {
@@ -362,9 +389,9 @@ impl Volumes for Model {
 impl Handle {
     /// On the writer thread, and `done` after it without the lock.
     fn submit<T: 'static>(&self, done: Done<T>, act: impl FnOnce(&mut State) -> Result<T> + Send + 'static) {
-        let id = self.id;
+        let (id, uuid) = (self.id, self.uuid);
         let job: Job = Box::new(move |shared| {
-            let result = shared.shelf().get(id).and_then(act);
+            let result = shared.shelf().get_same(id, uuid).and_then(act);
             done(result);
         });
         self.jobs.send(job).expect("the writer lives as long as a handle");
@@ -373,7 +400,9 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Ok(state) = self.shared.shelf().get(self.id) {
+        let mut shelf = self.shared.shelf();
+        shelf.open -= 1;
+        if let Ok(state) = shelf.get_same(self.id, self.uuid) {
             state.handles -= 1;
         }
     }
@@ -390,12 +419,15 @@ impl BlockDevice for Handle {
             block_bytes: 512,
             read_only: true,
         };
-        self.shared.shelf().get(self.id).map_or(gone, |state| state.volume.clone())
+        self.shared
+            .shelf()
+            .get_same(self.id, self.uuid)
+            .map_or(gone, |state| state.volume.clone())
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let mut shelf = self.shared.shelf();
-        let state = shelf.get(self.id)?;
+        let state = shelf.get_same(self.id, self.uuid)?;
         state.begin(offset, into.len() as u64)?;
         state.content.read(offset, into);
         Ok(())
@@ -457,7 +489,7 @@ impl BlockDevice for Handle {
 
     fn allocated(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
         let mut shelf = self.shared.shelf();
-        let state = shelf.get(self.id)?;
+        let state = shelf.get_same(self.id, self.uuid)?;
         state.begin(range.start, range.end.saturating_sub(range.start))?;
         let page_bytes = PAGE_BYTES as u64;
         let mut ranges: Vec<Range<u64>> = Vec::new();

@@ -8,16 +8,21 @@ use crate::pdu::CAPSULE_DATA_BYTES_MAX;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trefoil_core::block::{COMPARE_BYTES_MAX, TRANSFER_BYTES_MAX};
 
-/// One transfer, beside a fused pair whose first half waits for the second.
-pub const FLOOR_BYTES: usize = TRANSFER_BYTES_MAX + 2 * COMPARE_BYTES_MAX;
+const _: () = assert!(2 * COMPARE_BYTES_MAX <= FLOOR_BYTES, "a pair's memory is taken at once");
+
+/// One transfer, or both halves of a fused pair.
+pub const FLOOR_BYTES: usize = TRANSFER_BYTES_MAX;
 /// Data that came in capsules and whose commands are not done; beyond it the connection is not read.
 pub const CAPSULES_BYTES_MAX: usize = 32 * CAPSULE_DATA_BYTES_MAX;
+/// Data that came in capsules of fused halves whose partner's data is asked for: not counted above, because the connection must be read for them to go on.
+/// A pair beyond it is to be tried again.
+pub const HALVES_BYTES_MAX: usize = 16 * CAPSULE_DATA_BYTES_MAX;
 /// Buffered input.
 pub const INPUT_BYTES: usize = 128 << 10;
 /// Answers that are not sent, without what the budget counts; beyond it no command is begun. One more answer fits.
 pub const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// What a connection may hold without asking anybody.
-pub const CONNECTION_BYTES_MAX: usize = FLOOR_BYTES + CAPSULES_BYTES_MAX + INPUT_BYTES + 2 * OUTPUT_BYTES_MAX;
+pub const CONNECTION_BYTES_MAX: usize = FLOOR_BYTES + CAPSULES_BYTES_MAX + HALVES_BYTES_MAX + INPUT_BYTES + 2 * OUTPUT_BYTES_MAX;
 
 pub struct Budget {
     pool: Mutex<Pool>,
@@ -87,6 +92,16 @@ impl Account {
     }
 }
 
+impl Permit {
+    /// Another one, for this many of its bytes.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        debug_assert!(bytes <= self.bytes, "more than there is");
+        self.bytes -= bytes;
+        let account = self.account.clone();
+        Self { account, bytes }
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let waiting = {
@@ -121,6 +136,11 @@ mod tests {
         assert!(matches!(mailbox.take()[..], [Mail::Memory]));
         let third = two.take(1000, &mailbox).unwrap();
         drop((first, floor));
+        let mut whole = one.take(FLOOR_BYTES, &mailbox).unwrap();
+        let part = whole.split(1001);
+        drop(whole);
+        assert!(one.take(FLOOR_BYTES, &mailbox).is_none(), "a part is a permit");
+        drop(part);
         assert!(one.take(FLOOR_BYTES, &mailbox).is_some());
         drop(third);
         assert_eq!(budget.pool().left_bytes, 1000);

@@ -208,10 +208,7 @@ impl Controller {
             let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
             let old = std::mem::replace(&mut spaces.visible, Arc::new(visible));
             let now = spaces.visible.clone();
-            spaces.attached.retain(|id, attached| {
-                let namespace = now.get(id);
-                namespace.is_some_and(|namespace| Arc::ptr_eq(namespace, &attached.namespace))
-            });
+            spaces.attached.retain(|_, attached| attached.namespace.is_in(&now));
             let same = |id: &u32| match (old.get(id), now.get(id)) {
                 (Some(old), Some(now)) => Arc::ptr_eq(old, now) && !changed.contains(id),
                 (None, None) => true,
@@ -243,7 +240,7 @@ impl Controller {
             error => error.into(),
         })?;
         let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
-        let still = spaces.visible.get(&id).is_some_and(|visible| Arc::ptr_eq(visible, &namespace));
+        let still = namespace.is_in(&spaces.visible);
         if still {
             spaces.attached.insert(id, attached.clone());
         }
@@ -279,8 +276,14 @@ impl Controller {
         queues.iter().for_each(|mailbox| mailbox.push(Mail::Close));
     }
 
+    /// Nothing more is done.
     pub fn close(&self) {
         self.ready.store(false, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Its connections end. What they do until then is done: the host tries the rest again when it comes back.
+    pub fn cut(&self) {
         for mailbox in locked(&self.queues).values() {
             mailbox.push(Mail::Close);
         }

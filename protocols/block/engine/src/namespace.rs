@@ -93,6 +93,11 @@ impl Namespace {
         self.read_only.load(Ordering::Relaxed)
     }
 
+    /// Not so: its volume is gone, whatever has its number now.
+    pub fn is_in(self: &Arc<Self>, map: &Map) -> bool {
+        map.get(&self.id).is_some_and(|namespace| Arc::ptr_eq(namespace, self))
+    }
+
     /// Blocks.
     pub fn attach(self: &Arc<Self>, volumes: &dyn Volumes) -> Result<Arc<Attached>, BlockError> {
         let mut attached = locked(&self.attached);

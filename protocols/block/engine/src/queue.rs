@@ -1,22 +1,13 @@
 //! What a connection is after Connect: a submission queue and its completion queue.
 
 use crate::auth::Authentication;
-use crate::command::Command;
 use crate::controller::Controller;
-use crate::mailbox::Reply;
 use crate::wire::put;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Asynchronous event requests that may be outstanding.
 pub const EVENT_REQUESTS_MAX: usize = 4;
-
-/// The first half of a fused pair, which waits for the second.
-pub struct Held {
-    pub command: Command,
-    pub data: Vec<u8>,
-    pub reply: Reply,
-}
 
 pub struct Queue {
     pub id: u16,
@@ -26,7 +17,6 @@ pub struct Queue {
     pub flow_control: bool,
     pub controller: Arc<Controller>,
     pub authentication: Option<Authentication>,
-    pub held: Option<Held>,
     /// Asynchronous event requests that wait, by command id.
     pub event_requests: VecDeque<u16>,
 }
@@ -40,7 +30,6 @@ impl Queue {
             flow_control,
             controller,
             authentication,
-            held: None,
             event_requests: VecDeque::new(),
         }
     }

@@ -36,6 +36,8 @@ pub struct Shared {
     pub stopping: AtomicBool,
     controllers: Mutex<Controllers>,
     lingering: Mutex<Vec<Lingering>>,
+    /// Controllers hear of one change after another.
+    telling: Mutex<()>,
     pub next_connection: AtomicU64,
     pub connections: Mutex<HashMap<u64, (IpAddr, Arc<Mailbox>)>>,
 }
@@ -44,7 +46,7 @@ pub struct Shared {
 struct Lingering {
     until: Instant,
     host: String,
-    _attached: Vec<Arc<Attached>>,
+    attached: Vec<Arc<Attached>>,
 }
 
 #[derive(Default)]
@@ -82,6 +84,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             controllers: Mutex::default(),
             lingering: Mutex::default(),
+            telling: Mutex::default(),
             next_connection: AtomicU64::new(0),
             connections: Mutex::default(),
         }
@@ -115,7 +118,7 @@ impl Shared {
         }
         controllers.last = id;
         let visible = match role {
-            Role::Io => self.visible_to(&peer.nqn),
+            Role::Io => self.visible_to(&peer.nqn, &self.namespaces.all()),
             Role::Discovery => Map::new(),
         };
         let controller = Arc::new(Controller::new(id, role, peer, visible, keep_alive_milliseconds));
@@ -132,15 +135,22 @@ impl Shared {
         if controller.has_said_goodbye() {
             self.detach_lost(|lost| lost.host == host);
         } else if !attached.is_empty() {
-            let (until, _attached) = (Instant::now() + self.limits.grace, attached);
-            locked(&self.lingering).push(Lingering { until, host, _attached });
+            let until = Instant::now() + self.limits.grace;
+            locked(&self.lingering).push(Lingering { until, host, attached });
         }
     }
 
-    /// Detaches what lost hosts had when they had time enough to come back.
+    /// Detaches what lost hosts had when they had time enough to come back, or it is gone.
     pub fn end_lingering(&self) {
         let now = Instant::now();
         self.detach_lost(|lost| lost.until <= now);
+        let all = self.namespaces.all();
+        let mut gone = Vec::new();
+        for lost in locked(&self.lingering).iter_mut() {
+            gone.extend(lost.attached.extract_if(.., |attached| !attached.namespace.is_in(&all)));
+        }
+        // As above.
+        drop(gone);
     }
 
     /// All that lost hosts had.
@@ -154,19 +164,26 @@ impl Shared {
         drop(ended);
     }
 
-    fn visible_to(&self, nqn: &str) -> Map {
-        let (access, all) = (self.access(), self.namespaces.all());
+    fn visible_to(&self, nqn: &str, all: &Map) -> Map {
+        let access = self.access();
         let seen = all.iter().filter(|(id, _)| access.sees(nqn, **id));
         seen.map(|(id, namespace)| (*id, namespace.clone())).collect()
     }
 
-    /// Volumes or rules changed.
-    pub fn show_all(&self, changed: &[u32]) {
+    /// Volumes or rules changed. A host that has a volume attached which is gone was not asked: it may go on to write to the number, which may be another
+    /// volume's next. So it is cut off, sees nothing new before, and looks at what there is when it comes back.
+    pub fn follow(&self) {
+        let _telling = locked(&self.telling);
+        let changed = self.namespaces.refresh();
+        let all = self.namespaces.all();
         for controller in self.controllers() {
-            if controller.role == Role::Io {
-                controller.show(self.visible_to(&controller.peer.nqn), changed);
+            if controller.attached().iter().any(|attached| !attached.namespace.is_in(&all)) {
+                controller.cut();
+            } else if controller.role == Role::Io {
+                controller.show(self.visible_to(&controller.peer.nqn, &all), &changed);
             }
         }
+        self.end_lingering();
     }
 
     /// A host that may not connect any more, or must prove something else now, is cut off.
@@ -189,7 +206,7 @@ impl Shared {
                 Role::Io => {}
             }
         }
-        self.show_all(&[]);
+        self.follow();
     }
 
     /// Tells hosts of reservations that others took from them.

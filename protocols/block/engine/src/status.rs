@@ -25,6 +25,7 @@ impl Status {
     pub const SGL_OFFSET_INVALID: Self = Self(0x16 | DO_NOT_RETRY);
     pub const HOST_ID_FORMAT: Self = Self(0x18 | DO_NOT_RETRY);
     pub const WRITE_PROTECTED: Self = Self(0x20 | DO_NOT_RETRY);
+    pub const COMMAND_INTERRUPTED: Self = Self(0x21);
     pub const TRANSIENT_TRANSPORT: Self = Self(0x22);
     pub const OUT_OF_RANGE: Self = Self(0x80 | DO_NOT_RETRY);
     pub const CAPACITY_EXCEEDED: Self = Self(0x81);

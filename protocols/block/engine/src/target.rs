@@ -153,14 +153,10 @@ impl Target {
         &self.addresses
     }
 
-    /// Other rules from now on. Hosts that may not connect any more are cut off, the others told of what they see or see no more.
+    /// Other rules from now on, for the volumes that there are now. Hosts that may not connect any more, or have a volume attached which is gone, are cut
+    /// off, the others told of what they see or see no more.
     pub fn set_access(&self, access: Access) {
         self.shared.set_access(access);
-    }
-
-    /// What hosts had that were lost without a goodbye is detached now, and not only when they had time to come back.
-    pub fn detach_lost(&self) {
-        self.shared.detach_all_lost();
     }
 
     pub fn sessions(&self) -> Vec<Session> {
@@ -236,8 +232,7 @@ fn watch(shared: &Arc<Shared>, mut seen: u64) {
             .wait_changed(seen, Duration::from_millis(WATCH_MILLISECONDS));
         if now != seen {
             seen = now;
-            let changed = shared.namespaces.refresh();
-            shared.show_all(&changed);
+            shared.follow();
         }
         shared.end_lingering();
     }

@@ -153,17 +153,11 @@ fn a_lost_host_keeps_its_volumes_for_a_while() {
     drop(host);
     world.until("lost", || world.metric("nvme_controllers") == 0.0);
     assert_eq!(world.model.handles(1), 1, "it may come back");
-    // A goodbye ends that too, and so does whoever minds the target.
+    // A goodbye ends that too.
     let mut host = world.host("a");
     host.admin.run(property_set(0x14, 0x46_4001), vec![], 0).good();
     drop(host);
     world.until("detached", || world.model.handles(1) == 0);
-    let mut host = world.host("a");
-    host.write(1, 0, &[1; 512], 512).good();
-    drop(host);
-    world.until("lost", || world.metric("nvme_controllers") == 0.0);
-    world.target().detach_lost();
-    assert_eq!(world.model.handles(1), 0);
     let hasty = World::with(|config| config.limits.grace = Duration::ZERO);
     let mut host = hasty.host("a");
     host.write(1, 0, &[1; 512], 512).good();
@@ -287,7 +281,6 @@ fn volumes_come_and_go() {
     };
     let third = world.model.add("/volumes/three", 1 << 20, 512);
     assert_eq!(event(&mut host), third);
-    host.write(third, 0, &[1; 512], 512).good();
     world.model.remove(third);
     assert_eq!(event(&mut host), third);
     assert_eq!(host.read(third, 0, 512, 512).status, 0x0b);
@@ -298,6 +291,54 @@ fn volumes_come_and_go() {
     world.model.resize(third, 512 << 10);
     assert_eq!(event(&mut host), third);
     assert_eq!(host.read(third, 1024, 512, 512).status, 0x80);
+}
+
+/// A host that was lost may come back to what it had, but not to what is gone.
+#[test]
+fn a_volume_that_is_gone_is_kept_for_no_lost_host() {
+    let world = World::new();
+    let mut host = world.host("a");
+    host.read(1, 0, 512, 512).good();
+    host.read(2, 0, 4096, 4096).good();
+    drop(host);
+    world.until("lost", || world.metric("nvme_controllers") == 0.0);
+    assert_eq!(world.model.open_handles(), 2);
+    world.model.remove(1);
+    world.set_access(|_| ());
+    assert_eq!((world.model.open_handles(), world.model.handles(2)), (1, 1));
+}
+
+/// An operator takes a volume away by force, and its number goes to another one. A host that wrote to the first would write to the second: nothing on its
+/// connections tells them apart.
+#[test]
+fn a_volume_that_is_taken_from_a_host_ends_its_connections() {
+    let world = World::new();
+    let (mut user, mut other) = (world.host("user"), world.host("other"));
+    user.add_queue();
+    user.write(1, 0, &[1; 512], 512).good();
+    user.write(2, 0, &[1; 4096], 4096).good();
+    other.read(2, 0, 4096, 4096).good();
+    world.model.remove(1);
+    // As the daemon does after each change, before the next.
+    world.set_access(|_| ());
+    assert_eq!(world.model.add("/volumes/next", 1 << 20, 512), 1);
+    world.set_access(|_| ());
+    // On its way before the host knows.
+    let write = Entry::new(0x01).namespace(1).blocks(0, 1);
+    let ids: Vec<u16> = user.io.iter_mut().map(|queue| queue.submit(write, vec![9; 512], 0)).collect();
+    for (queue, id) in user.io.iter_mut().zip(ids) {
+        // Some are answered: the first volume is gone.
+        let answer = queue.try_wait(id).map(|done| done.status);
+        assert_ne!(answer, Ok(0));
+        while queue.receive().is_ok() {}
+    }
+    while user.admin.receive().is_ok() {}
+    // Who had nothing of it goes on, and sees what is there now.
+    other.write(2, 8, &[2; 4096], 4096).good();
+    assert_eq!(other.read(1, 0, 512, 512).good().data, [0; 512]);
+    let mut back = world.host("user");
+    assert_eq!(back.read(1, 0, 512, 512).good().data, [0; 512]);
+    assert_eq!(back.read(2, 8, 4096, 4096).good().data, [2; 4096]);
 }
 
 #[test]

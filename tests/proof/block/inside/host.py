@@ -14,7 +14,12 @@ from typing import Any
 
 from tests.proof.nfs.inside.steps import finish, must, run, say, shell, step
 
-FILESYSTEMS = {"ext4": "mkfs.ext4 -q -F", "xfs": "mkfs.xfs -q -f"}
+FILESYSTEMS = {
+    "ext4": ("mkfs.ext4 -q -F", "e2fsck -fn"),
+    "xfs": ("mkfs.xfs -q -f", "xfs_repair -n"),
+    "btrfs": ("mkfs.btrfs -q -f", "btrfs check --readonly"),
+}
+"""How each is made, and checked when it is not mounted."""
 MIXES = (("512-64k", 16), ("4k-4k", 32), ("128k-1m", 4))
 """Block sizes, and how many are under way."""
 WAIT_SECONDS = 60
@@ -29,8 +34,8 @@ def main() -> None:
     step("discover", lambda: discover(todo))
     if step("connect with digests", lambda: connect(todo)):
         device = found(todo["uuid"])
-        for name, make in FILESYSTEMS.items():
-            step(f"{name}: made, filled, checked", partial(filesystem, device, name, make))
+        for name, (make, check) in FILESYSTEMS.items():
+            step(f"{name}: made, filled, checked", partial(filesystem, device, name, make, check))
         step("fio verifies random sizes", lambda: fio(device, todo["fio_seconds"]))
         step("discard", lambda: discard(device))
         step("resize is seen", lambda: resize(device, todo))
@@ -77,16 +82,19 @@ def found(uuid: str) -> str:
     return str(waited("the device", ask))
 
 
-def filesystem(device: str, kind: str, make: str) -> str:
+def filesystem(device: str, kind: str, make: str, check: str) -> str:
     run(*words(make), device)
     run("mount", "-t", kind, device, str(MOUNTPOINT))
     try:
         shell(f"cp -r /usr/lib/python3.11/json /usr/lib/python3.11/email {MOUNTPOINT}; sync; echo 3 > /proc/sys/vm/drop_caches")
         shell(f"diff -r /usr/lib/python3.11/email {MOUNTPOINT}/email")
         trimmed = run("fstrim", "-v", str(MOUNTPOINT)).strip()
+        if kind == "btrfs":
+            # Every block against its checksum; it fails if one is wrong.
+            run("btrfs", "scrub", "start", "-B", str(MOUNTPOINT))
     finally:
         run("umount", str(MOUNTPOINT))
-    run(*(["e2fsck", "-fn", device] if kind == "ext4" else ["xfs_repair", "-n", device]))
+    run(*words(check), device)
     return trimmed
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.proof.block.inside.host import MOUNTPOINT, filesystem, fio, found, waited
+from tests.proof.block.inside.host import FILESYSTEMS, MOUNTPOINT, filesystem, fio, found, waited
 from tests.proof.nfs.inside.machines import Daemon
 from tests.proof.nfs.inside.steps import finish, must, run, shell, step
 
@@ -140,7 +140,7 @@ def main() -> None:
     machine = Machine(todo)
     if step("the kernel's target serves a volume", machine.start) and step("connect", machine.connect):
         step("names", machine.name)
-        step("ext4: made, filled, checked", lambda: filesystem(machine.device, "ext4", "mkfs.ext4 -q -F"))
+        step("ext4: made, filled, checked", lambda: filesystem(machine.device, "ext4", *FILESYSTEMS["ext4"]))
         step("fio verifies random sizes", partial(fio_of, machine))
         step("discard", machine.discard)
         step("resize is seen", machine.resize)

@@ -10,7 +10,7 @@ use crate::io::{self, Io};
 use crate::mailbox::Reply;
 use crate::outbox::Data;
 use crate::pdu::{self, C2H_BYTES_MAX, DIGEST_BYTES};
-use crate::queue::{EVENT_REQUESTS_MAX, Held, completion};
+use crate::queue::{EVENT_REQUESTS_MAX, completion};
 use crate::status::{Outcome, Status};
 use std::sync::Arc;
 use std::time::Instant;
@@ -173,49 +173,21 @@ impl Connection {
             let namespace = controller.namespace(command.namespace_id()).ok();
             started.operation = namespace.map(|namespace| (namespace, operation));
         }
-        match (command.opcode(), command.fuse()) {
-            (_, Err(status)) => self.respond(id, status.into(), None),
-            (opcodes::READ, Ok(Fuse::None)) => self.read(&io, command),
-            (opcodes::RESERVATION_REPORT, _) if self.wanted_bytes(&command).is_err() => {
+        match command.opcode() {
+            opcodes::READ if command.fuse() == Ok(Fuse::None) => self.read(&io, command),
+            opcodes::RESERVATION_REPORT if self.wanted_bytes(&command).is_err() => {
                 self.respond(id, Status::INVALID_FIELD.into(), None);
             }
-            (_, Ok(Fuse::None)) => {
+            _ => {
                 let reply = self.reply(id, permit);
                 io.run(&command, data, reply);
             }
-            (_, Ok(Fuse::First)) => self.hold(command, data, permit),
-            (_, Ok(Fuse::Second)) => self.join(&io, &command, data, permit),
         }
     }
 
-    fn reply(&mut self, id: u16, permit: Option<Permit>) -> Reply {
+    pub(super) fn reply(&mut self, id: u16, permit: Option<Permit>) -> Reply {
         self.executing += 1;
         Reply::new(&self.mailbox, id, permit)
-    }
-
-    fn hold(&mut self, command: Command, data: Vec<u8>, permit: Option<Permit>) {
-        let reply = self.reply(command.id(), permit);
-        let Some(queue) = &mut self.queue else { return };
-        if let Some(older) = queue.held.replace(Held { command, data, reply }) {
-            older.reply.send(Status::ABORTED_MISSING_FUSED);
-        }
-    }
-
-    fn join(&mut self, io: &Io<'_>, command: &Command, data: Vec<u8>, permit: Option<Permit>) {
-        let reply = self.reply(command.id(), permit);
-        match self.queue.as_mut().and_then(|queue| queue.held.take()) {
-            Some(first) => {
-                if let Some(started) = self.started.get_mut(&command.id()) {
-                    let namespace = started.operation.take().map(|(namespace, _)| namespace);
-                    started.operation = namespace.map(|namespace| (namespace, Operation::CompareAndWrite));
-                }
-                if let Some(started) = self.started.get_mut(&first.command.id()) {
-                    started.operation = None;
-                }
-                io::run_pair(io, first, command, data, reply);
-            }
-            None => reply.send(Status::ABORTED_MISSING_FUSED),
-        }
     }
 
     /// Here if it is likely to be quick or nothing else is to be done meanwhile; else in the pool, as soon as there is memory.
@@ -293,6 +265,10 @@ impl Connection {
             if !self.parked.is_empty() {
                 // In their order.
                 self.parked.push_back(id);
+            } else if self.pairs.is_second(id) {
+                if !self.request_pair(id) {
+                    self.parked.push_back(id);
+                }
             } else if command.direction() == Direction::ToHost {
                 self.execute(command, Vec::new(), None)?;
             } else if let Ok((_, length)) = command.data_pointer()

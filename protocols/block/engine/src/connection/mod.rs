@@ -4,10 +4,12 @@
 //! here waits for another host: what a connection cannot get (memory, room for answers) holds up itself only.
 //!
 //! - `receive`: units become commands and pieces of data.
+//! - `pairs`: halves of fused pairs find each other.
 //! - `execute`: commands become answers, at once or by mail.
 //! - here: the loop, deadlines, the end.
 
 mod execute;
+mod pairs;
 mod receive;
 
 use crate::budget::{Account, Permit};
@@ -20,6 +22,7 @@ use crate::outbox::Outbox;
 use crate::pdu::{self, Fault, Terms};
 use crate::queue::Queue;
 use crate::shared::Shared;
+use pairs::Pairs;
 use receive::Unit;
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
@@ -86,7 +89,8 @@ pub struct Connection {
     started: HashMap<u16, Started>,
     /// By command id, which is also the tag that the host sends with the data.
     transfers: HashMap<u16, Transfer>,
-    /// Commands that wait for memory, in their order.
+    pairs: Pairs,
+    /// Commands that wait for memory, in their order; a pair by its second half.
     parked: VecDeque<u16>,
     capsules_bytes: usize,
     /// Replies that others hold.
@@ -121,6 +125,7 @@ impl Connection {
             queue: None,
             started: HashMap::new(),
             transfers: HashMap::new(),
+            pairs: Pairs::default(),
             parked: VecDeque::new(),
             capsules_bytes: 0,
             executing: 0,
@@ -208,10 +213,8 @@ impl Connection {
         self.stopping.get_or_insert_with(Instant::now);
         self.parked.clear();
         self.transfers.clear();
-        if let Some(held) = self.queue.as_mut().and_then(|queue| queue.held.take()) {
-            // Unanswered, so that its host sends the pair again to whoever comes next.
-            self.started.remove(&held.command.id());
-        }
+        // Unanswered, so that the host sends them again to whoever comes next.
+        self.pairs = Pairs::default();
     }
 
     /// The nearest deadline, and what it means if it passes.

@@ -1,7 +1,7 @@
 //! From bytes to commands and data.
 
-use super::{Connection, End, Started, Transfer};
-use crate::budget::{CAPSULES_BYTES_MAX, OUTPUT_BYTES_MAX};
+use super::{Connection, End, Started, Transfer, pairs};
+use crate::budget::{CAPSULES_BYTES_MAX, OUTPUT_BYTES_MAX, Permit};
 use crate::command::{Command, Direction, Place};
 use crate::inbox::{Arrived, receive};
 use crate::pdu::{self, ADMIN_CAPSULE_DATA_BYTES, CAPSULE_DATA_BYTES_MAX, COMMON_BYTES, DIGEST_BYTES, Fault, Header, Kind, Terms};
@@ -183,7 +183,9 @@ impl Connection {
         if let (Some(transfer), Some(started)) = (self.transfers.remove(&tag), self.started.get_mut(&tag)) {
             started.began = Instant::now();
             let command = started.command;
-            if transfer.damaged {
+            if let Some(pair) = self.pairs.of(tag) {
+                self.fill_half(pair, tag, transfer);
+            } else if transfer.damaged {
                 self.refuse_damaged(tag);
             } else {
                 self.execute(command, transfer.data, Some(transfer.permit))?;
@@ -192,7 +194,7 @@ impl Connection {
         Ok(())
     }
 
-    fn refuse_damaged(&mut self, command_id: u16) {
+    pub(super) fn refuse_damaged(&mut self, command_id: u16) {
         self.shared.counters.digest_errors.add(1);
         self.respond(command_id, Status::TRANSIENT_TRANSPORT.into(), None);
     }
@@ -224,6 +226,11 @@ impl Connection {
             capsule_bytes: data.len(),
         };
         self.started.insert(id, started);
+        let fuse = self.queue.as_ref().and_then(|queue| pairs::fuse(queue, &command));
+        if let Some(fuse) = fuse {
+            self.take_half(fuse, command, data, damaged);
+            return Ok(());
+        }
         if damaged {
             self.refuse_damaged(id);
             return Ok(());
@@ -234,39 +241,50 @@ impl Connection {
     /// Executes it, or asks the host for its data first.
     fn place(&mut self, command: Command, data: Vec<u8>) -> Result<(), End> {
         let id = command.id();
-        let refuse = |this: &mut Self, status: Status| {
-            this.respond(id, status.into(), None);
-            Ok(())
-        };
-        if command.direction() != Direction::ToController {
-            return self.execute(command, data, None);
+        match self.missing_bytes(&command, &data) {
+            Ok(0) => return self.execute(command, data, None),
+            Ok(length) if self.request(id, length) => {}
+            Ok(_) => self.park(id),
+            Err(status) => self.respond(id, status.into(), None),
         }
-        match command.data_pointer() {
-            Err(status) => refuse(self, status),
-            Ok((Place::Capsule, length)) if length as usize == data.len() => self.execute(command, data, None),
-            Ok((Place::Capsule, _)) => refuse(self, Status::SGL_LENGTH_INVALID),
-            Ok((Place::Transport, 0)) => self.execute(command, data, None),
-            Ok((Place::Transport, length)) => {
+        Ok(())
+    }
+
+    /// Of a command's data, those that the host is to be asked for: all or none.
+    pub(super) fn missing_bytes(&self, command: &Command, data: &[u8]) -> Result<usize, Status> {
+        match command.direction() {
+            Direction::ToController => {}
+            // A read that waits for memory would hold its capsule's meanwhile, and so the reading of the connection.
+            Direction::ToHost if !data.is_empty() => return Err(Status::SGL_TYPE_INVALID),
+            Direction::ToHost | Direction::None => return Ok(0),
+        }
+        match command.data_pointer()? {
+            (Place::Capsule, length) if length as usize == data.len() => Ok(0),
+            (Place::Capsule, _) => Err(Status::SGL_LENGTH_INVALID),
+            (Place::Transport, 0) => Ok(0),
+            (Place::Transport, length) => {
                 let (open, length) = (self.queue.as_ref().is_some_and(|queue| !queue.is_locked()), length as usize);
                 if !open || !data.is_empty() {
-                    return refuse(self, Status::SGL_TYPE_INVALID);
+                    return Err(Status::SGL_TYPE_INVALID);
                 }
                 if length > TRANSFER_BYTES_MAX || length % 4 != 0 {
-                    return refuse(self, Status::INVALID_FIELD);
+                    return Err(Status::INVALID_FIELD);
                 }
-                if !self.request(id, length) {
-                    self.park(id);
-                }
-                Ok(())
+                Ok(length)
             }
         }
     }
 
     /// Asks for data, if there is memory for it.
     pub(super) fn request(&mut self, id: u16, length: usize) -> bool {
-        let Some(permit) = self.account.take(length, &self.mailbox) else {
-            return false;
-        };
+        let permit = self.account.take(length, &self.mailbox);
+        permit.is_some_and(|permit| {
+            self.request_with(id, length, permit);
+            true
+        })
+    }
+
+    pub(super) fn request_with(&mut self, id: u16, length: usize, permit: Permit) {
         let transfer = Transfer {
             data: vec![0; length],
             received: 0,
@@ -280,7 +298,6 @@ impl Connection {
         }
         let terms = self.terms();
         self.outbox.append(|out| pdu::put_ready(out, terms, id, id, 0, length));
-        true
     }
 
     pub(super) fn terms(&self) -> Terms {

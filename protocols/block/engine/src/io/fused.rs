@@ -1,17 +1,22 @@
 //! Fused Compare and Write: two commands of one queue that are one step.
 //!
-//! The first half waits for the second, whatever comes between: ESXi sends other commands there. A half without the other fails. If the comparison fails,
-//! both do, each with its own status.
+//! `connection::pairs` finds the halves and brings their data; here they are checked and done. If the comparison fails, both do, each with its own status.
 
 use super::{Io, transfer};
 use crate::command::{Command, io};
 use crate::mailbox::Reply;
 use crate::namespace::Attached;
-use crate::queue::Held;
 use crate::reservation::{Entered, Need};
 use crate::status::{Outcome, Status};
 use std::sync::Arc;
 use trefoil_core::block::COMPARE_BYTES_MAX;
+
+/// A half whose data is there.
+pub struct Ready {
+    pub command: Command,
+    pub data: Vec<u8>,
+    pub reply: Reply,
+}
 
 struct Checked {
     attached: Arc<Attached>,
@@ -19,19 +24,23 @@ struct Checked {
     offset: u64,
 }
 
-/// The halves may be a pair: a Compare, then a Write.
-fn pair(first: &Command, second: &Command) -> bool {
-    (first.opcode(), second.opcode()) == (io::COMPARE, io::WRITE)
-}
-
-fn check(io: &Io<'_>, first: &Held, command: &Command, data_bytes: usize) -> Result<Checked, Status> {
-    let same = |at: std::ops::Range<usize>| first.command.bytes[at.clone()] == command.bytes[at];
+/// What can be said before the data is there: a Compare, then a Write of the same blocks, of no more than is atomic.
+pub fn match_halves(first: &Command, second: &Command, data_bytes: [usize; 2]) -> Result<(), Status> {
+    let same = |at: std::ops::Range<usize>| first.bytes[at.clone()] == second.bytes[at];
+    let opcodes = (first.opcode(), second.opcode()) == (io::COMPARE, io::WRITE);
     // Namespace, first block, number of blocks.
-    if !pair(&first.command, command) || !same(4..8) || !same(40..48) || !same(48..50) {
+    if !opcodes || !same(4..8) || !same(40..48) || !same(48..50) {
         return Err(Status::INVALID_FIELD);
     }
-    let attached = io.attached(command)?;
-    let extent = transfer(&attached, command, data_bytes)?;
+    if data_bytes.iter().any(|&bytes| bytes > COMPARE_BYTES_MAX) {
+        return Err(Status::ATOMIC_UNIT_EXCEEDED);
+    }
+    Ok(())
+}
+
+fn check(io: &Io<'_>, first: &Ready, second: &Ready) -> Result<Checked, Status> {
+    let attached = io.attached(&second.command)?;
+    let extent = transfer(&attached, &second.command, second.data.len())?;
     transfer(&attached, &first.command, first.data.len())?;
     if extent.length > COMPARE_BYTES_MAX as u64 {
         return Err(Status::ATOMIC_UNIT_EXCEEDED);
@@ -41,18 +50,16 @@ fn check(io: &Io<'_>, first: &Held, command: &Command, data_bytes: usize) -> Res
     Ok(Checked { attached, entered, offset })
 }
 
-pub fn run_pair(io: &Io<'_>, first: Held, command: &Command, data: Vec<u8>, mut reply: Reply) {
-    let checked = match check(io, &first, command, data.len()) {
+/// Of halves that match.
+pub fn run_pair(io: &Io<'_>, first: Ready, second: Ready) {
+    let checked = match check(io, &first, &second) {
         Ok(checked) => checked,
-        Err(status) => return fail(first.reply, status, reply),
+        Err(status) => return fail(first.reply, status, second.reply),
     };
+    let durable = io.durable(&first.command) || io.durable(&second.command);
+    let (expected, compare) = (first.data, first.reply);
+    let (data, mut reply) = (second.data, second.reply);
     reply.enter(checked.entered);
-    let durable = io.durable(command) || io.durable(&first.command);
-    let Held {
-        data: expected,
-        reply: compare,
-        ..
-    } = first;
     let done = move |result| match result {
         Ok(true) => {
             compare.send(Outcome::success());

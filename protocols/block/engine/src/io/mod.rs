@@ -7,7 +7,7 @@ mod fused;
 mod pooled;
 mod several;
 
-pub use fused::run_pair;
+pub use fused::{Ready, match_halves, run_pair};
 
 use crate::command::{Command, Fuse, io};
 use crate::controller::Controller;

@@ -153,6 +153,18 @@ pub struct Connection {
     done: HashMap<u16, Completion>,
     /// Units that came, by type.
     pub units: HashMap<u8, usize>,
+    /// Data that the target asks for is not sent by itself: it is put down in `asked`, for `supply`.
+    pub withholds: bool,
+    pub asked: Vec<Asked>,
+}
+
+/// Data that the target asked for and did not get whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub id: u16,
+    tag: u16,
+    offset: usize,
+    end: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +201,8 @@ impl Connection {
             under: HashMap::new(),
             done: HashMap::new(),
             units: HashMap::new(),
+            withholds: false,
+            asked: Vec::new(),
         }
     }
 
@@ -259,6 +273,12 @@ impl Connection {
         }
         let id = *self.done.keys().next().unwrap();
         self.done.remove(&id).unwrap()
+    }
+
+    /// Of what has come already.
+    pub fn take_done(&mut self) -> Option<Completion> {
+        let id = *self.done.keys().next()?;
+        self.done.remove(&id)
     }
 
     pub fn run(&mut self, entry: Entry, out: Vec<u8>, wanted: usize) -> Completion {
@@ -355,18 +375,33 @@ impl Connection {
     }
 
     fn ready(&mut self, unit: &[u8]) {
-        let (id, tag) = (short(unit, 8), short(unit, 10));
         let (offset, length) = (word(unit, 12) as usize, word(unit, 16) as usize);
-        let data = self.under[&id].out[offset..offset + length].to_vec();
+        self.asked.push(Asked {
+            id: short(unit, 8),
+            tag: short(unit, 10),
+            offset,
+            end: offset + length,
+        });
+        while !self.withholds && !self.asked.is_empty() {
+            self.supply(0);
+        }
+    }
+
+    /// The next piece of what is asked for.
+    pub fn supply(&mut self, index: usize) {
+        let Asked { id, tag, offset, end } = self.asked[index];
         let piece = if self.options.piece == 0 {
             self.piece_max
         } else {
             self.options.piece.min(self.piece_max)
         };
-        for start in (0..length).step_by(piece) {
-            let end = length.min(start + piece);
-            let bytes = self.piece(id, tag, offset + start, &data[start..end], end == length);
-            let _ = self.stream.write_all(&bytes);
+        let until = end.min(offset + piece);
+        let bytes = self.piece(id, tag, offset, &self.under[&id].out[offset..until], until == end);
+        let _ = self.stream.write_all(&bytes);
+        if until == end {
+            self.asked.remove(index);
+        } else {
+            self.asked[index].offset = until;
         }
     }
 
