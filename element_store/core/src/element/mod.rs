@@ -11,6 +11,8 @@ pub mod chunks;
 pub mod content;
 pub mod content_rows;
 pub mod directory;
+#[cfg(test)]
+pub mod faults;
 pub mod file_content;
 pub mod file_names;
 pub mod files;

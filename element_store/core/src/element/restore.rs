@@ -4,6 +4,8 @@
 //! a line of its own inside the space, and is given up as if it had been removed: a directory's tree step by step (`removed_trees`). Invariants: each is
 //! one transaction, whatever it holds; a volume goes on as what the snapshot has of it, or is none any more; nothing that a host has is replaced.
 
+#[cfg(test)]
+use super::faults::Fault;
 use super::file_names::{keep_history, succeed};
 use super::rows::{ElementRow, Kind};
 use super::snapshot_paths::{self, Place};
@@ -74,8 +76,40 @@ fn restore_part(tx: &mut Transaction, place: &Place, name: &str, undo: &Request)
     enter_root(tx, root, row, place.directory, &place.spelled, true)?;
     // Before anything is given up: a volume must have been led on by then.
     volumes::restored(tx, &by_lineage(&parts, &ids), Some(place.element))?;
+    #[cfg(test)]
+    let kept = match is_late(tx, old.kind) {
+        true => take_late(tx, root, undo, &kept)?,
+        false => kept,
+    };
+    #[cfg(test)]
+    if leaves(tx, old.kind) {
+        return Ok((kept, root));
+    }
     give_up(tx, place, root)?;
     Ok((kept, root))
+}
+
+/// Faults that a test asked for.
+#[cfg(test)]
+fn leaves(tx: &Transaction, kind: Kind) -> bool {
+    match kind {
+        Kind::Directory => tx.has_fault(Fault::RestoreLeavesDirectory),
+        _ => tx.has_fault(Fault::RestoreLeavesFile),
+    }
+}
+
+#[cfg(test)]
+fn is_late(tx: &Transaction, kind: Kind) -> bool {
+    match kind {
+        Kind::Directory => tx.has_fault(Fault::RestoreKeepsDirectoryLate),
+        _ => tx.has_fault(Fault::RestoreKeepsFileLate),
+    }
+}
+
+#[cfg(test)]
+fn take_late(tx: &mut Transaction, root: u64, undo: &Request, kept: &SnapshotInfo) -> Result<SnapshotInfo> {
+    snapshots::delete(tx, kept.lineage, &kept.name)?;
+    take(tx, root, undo)
 }
 
 fn check_kinds(row: &ElementRow, old: &ElementRow) -> Result<()> {

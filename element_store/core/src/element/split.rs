@@ -4,6 +4,8 @@
 //! which nobody changes, so names may move in the clone meanwhile. Invariants: after each step every space reads as before, at every epoch that somebody
 //! holds; a row that is copied keeps its birth, which is older than any such epoch; an extent gets a reference with each mapping that is copied.
 
+#[cfg(test)]
+use super::faults::Fault;
 use super::history::Versioned;
 use super::rows::{ElementRow, EntryRow, Kind, MappingRow, VersionRow, born, is_tombstone};
 use super::snapshot_work::{self, SPLIT, Step, TRIM, Tally, Work};
@@ -332,7 +334,12 @@ fn oldest(tx: &Transaction, key: &[u8]) -> Result<Option<u64>> {
 /// has no row of its own.
 fn copy(tx: &mut Transaction, space: &Space, key: &[u8], value: &[u8], death: Option<u64>) -> Result<()> {
     debug_assert!(!is_tombstone(value));
-    match oldest(tx, key)?.or(death) {
+    let until = oldest(tx, key)?.or(death);
+    #[cfg(test)]
+    if forgets(tx, key, until.is_some()) {
+        return Ok(());
+    }
+    match until {
         None => tx.lay(key, value)?,
         Some(until) if space.is_held(born(value)?, until) => {
             tx.lay(&keys::history(key, until), value)?;
@@ -340,10 +347,23 @@ fn copy(tx: &mut Transaction, space: &Space, key: &[u8], value: &[u8], death: Op
         }
         Some(_) => return Ok(()),
     }
+    #[cfg(test)]
+    if tx.has_fault(Fault::SplitForgetsReferences) {
+        return Ok(());
+    }
     if key.first() == Some(&keys::MAPPING) {
         tx.add(&keys::extent_shares(MappingRow::decode(value)?.extent), 1)?;
     }
     Ok(())
+}
+
+/// A fault that a test asked for leaves this row out.
+#[cfg(test)]
+fn forgets(tx: &Transaction, key: &[u8], has_own: bool) -> bool {
+    match has_own {
+        true => tx.has_fault(Fault::SplitForgetsHistory),
+        false => key.first() == Some(&keys::MAPPING) && tx.has_fault(Fault::SplitForgetsContent),
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Shared {
     pub opens: Opens,
     pub attachments: Attachments,
     pub news: Hub,
+    #[cfg(test)]
+    pub faults: super::faults::Faults,
     /// As of the newest transaction that was applied.
     spaces: RwLock<Arc<Spaces>>,
 }
@@ -39,6 +41,8 @@ impl Shared {
             opens: Opens::default(),
             attachments: Attachments::default(),
             news: Hub::default(),
+            #[cfg(test)]
+            faults: Default::default(),
             spaces: RwLock::new(Arc::new(spaces)),
         }
     }
@@ -138,6 +142,11 @@ impl Effects {
 }
 
 impl<'a> Transaction<'a> {
+    #[cfg(test)]
+    pub(super) fn has_fault(&self, fault: super::faults::Fault) -> bool {
+        self.shared.faults.has(fault)
+    }
+
     pub fn new(rows: Txn<'a>, shared: &'a Shared, landing: &'a Landing, now_ns: i64) -> Self {
         let landing_mark = landing.filling.len();
         Self {

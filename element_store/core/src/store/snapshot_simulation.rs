@@ -11,6 +11,7 @@ mod spaces;
 use super::files_simulation::World;
 use super::*;
 use crate::device::random::Seeded;
+use crate::element::faults::Fault;
 use crate::element::restore;
 use crate::element::snapshot_paths::Place;
 use crate::element::snapshots::{self, Request};
@@ -37,6 +38,8 @@ enum Wrong {
     HistoryLost,
     /// A reference to what a snapshot keeps is given up.
     ReferenceLost,
+    /// The store has a fault of its own.
+    Store(Fault),
 }
 
 struct Trial {
@@ -270,6 +273,10 @@ impl Trial {
     fn live(&mut self, steps: usize) -> Verdict {
         for step in 0..steps {
             self.world.make_room().unwrap();
+            if let Wrong::Store(fault) = self.wrong {
+                // Again: a power cut makes another store of it.
+                self.world.store.core.committer.shared.faults.set(Some(fault));
+            }
             self.step().map_err(|errno| format!("step {step}: {errno}"))?;
             match self.random.below(60) {
                 lot @ 0..6 => self.world.background(lot).unwrap(),
@@ -388,6 +395,33 @@ fn what_is_wrong_is_found() {
         let found =
             (0..4).filter(|seed| std::panic::catch_unwind(|| Trial::new(*seed, wrong).live(300)).map_or(true, |verdict| verdict.is_err()));
         assert!(found.count() > 0);
+    }
+}
+
+/// What the judge, or the recount at the end, says of it.
+fn finding(seed: u64, wrong: Wrong, steps: usize) -> Verdict {
+    std::panic::catch_unwind(|| {
+        let mut trial = Trial::new(seed, wrong);
+        trial.live(steps).and_then(|()| trial.end())
+    })
+    .unwrap_or_else(|_| Err("a panic, see above".into()))
+}
+
+/// By seeds with which a store without faults passes, see above.
+#[test]
+fn faults_of_splits_and_of_restores_in_place_are_found() {
+    for fault in [
+        Fault::SplitForgetsReferences,
+        Fault::SplitForgetsHistory,
+        Fault::SplitForgetsContent,
+        Fault::RestoreLeavesDirectory,
+        Fault::RestoreLeavesFile,
+        Fault::RestoreKeepsDirectoryLate,
+        Fault::RestoreKeepsFileLate,
+    ] {
+        let found = (0..4).find_map(|seed| finding(seed, Wrong::Store(fault), 600).err());
+        println!("{fault:?}: {found:?}");
+        assert!(found.is_some(), "{fault:?}");
     }
 }
 
