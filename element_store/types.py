@@ -157,6 +157,8 @@ class View:
     id: int
     created_ns: int
     attributes: Attributes
+    snapshot_of: str | None = None
+    """The view of which it is a snapshot, as that is called now."""
 
 
 @dataclass(frozen=True, slots=True)

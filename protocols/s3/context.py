@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from element_store.interface import Content, ElementStore
 from element_store.types import Attributes, NotFound, Versioning, View
@@ -46,9 +46,11 @@ class Bucket:
     """What every request needs of its bucket, believed until a moment of the monotonic clock."""
 
     owner: str
-    acl: str
+    acls: tuple[str, ...]
+    """Lists that must all allow what others than the owner do."""
     versioning: Versioning
     shows_snapshots: bool
+    snapshot_of: str | None
     until: float
 
 
@@ -56,6 +58,10 @@ def check_object(request: Request, attributes: Attributes, permission: str = "RE
     """A guest has the permission by the object's own list. Raises AccessDenied."""
     if request.is_guest and not allows(acl_of(attributes), request.user, permission):
         raise S3Error("AccessDenied")
+
+
+def _all_allow(bucket: Bucket, user: User | None, permission: str) -> bool:
+    return all(allows(acl, user, permission) for acl in bucket.acls)
 
 
 class Context:
@@ -69,7 +75,15 @@ class Context:
         self._buckets: dict[str, Bucket] = {}
 
     async def bucket(self, name: str) -> Bucket:
-        """Raises NotFound."""
+        """A snapshot belongs to whom its bucket belongs to today, and shows others no more than both lists allow. Raises NotFound."""
+        found = await self._believed(name)
+        if found.snapshot_of is None:
+            return found
+        today = await self._believed(found.snapshot_of)
+        return replace(found, owner=today.owner, acls=found.acls + today.acls)
+
+    async def _believed(self, name: str) -> Bucket:
+        """By itself, so that a list which was changed is not believed any longer for a snapshot's sake."""
         now = self._clock()
         known = self._buckets.get(name)
         if known is not None and known.until > now:
@@ -80,7 +94,12 @@ class Context:
         if len(self._buckets) >= BUCKETS_CACHED_MAX:
             self._buckets.clear()
         found = self._buckets[name] = Bucket(
-            owner_of(view), acl_of(view.attributes), versioning_of(view.attributes), shows_snapshots(view), now + BUCKET_CACHE_SECONDS
+            owner_of(view),
+            (acl_of(view.attributes),),
+            versioning_of(view.attributes),
+            shows_snapshots(view),
+            view.snapshot_of,
+            now + BUCKET_CACHE_SECONDS,
         )
         return found
 
@@ -103,12 +122,25 @@ class Context:
         if user is not None and (user.id == bucket.owner or user.is_root):
             return
         request.is_guest = True
-        request.may_list = allows(bucket.acl, user, "READ")
+        request.may_list = _all_allow(bucket, user, "READ")
         if access is Access.READ_OBJECT or (request.key and access in LIST_PERMISSIONS):
+            await self.check_today(request.bucket, request.key, user, LIST_PERMISSIONS.get(access, "READ"))
             return
-        if access in BUCKET_PERMISSIONS and allows(bucket.acl, user, BUCKET_PERMISSIONS[access]):
+        if access in BUCKET_PERMISSIONS and _all_allow(bucket, user, BUCKET_PERMISSIONS[access]):
             return
         raise S3Error("AccessDenied")
+
+    async def check_today(self, name: str, key: bytes, user: User | None, permission: str) -> None:
+        """In a snapshot, what has the key today must allow it to a guest too; a key that is gone allows nothing. Raises AccessDenied, NotFound."""
+        live = (await self.bucket(name)).snapshot_of
+        if live is None:
+            return
+        try:
+            attributes = (await self.store.lookup(live, key)).attributes
+        except NotFound:
+            raise S3Error("AccessDenied") from None
+        if not allows(acl_of(attributes), user, permission):
+            raise S3Error("AccessDenied")
 
     def enter_snapshot(self, request: Request, operation: str) -> None:
         """A key that shows what a snapshot has is read where the store has it, and not written. Raises AccessDenied, NotFound."""

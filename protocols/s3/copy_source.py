@@ -73,8 +73,10 @@ async def open_source(context: Context, request: Request) -> AsyncIterator[Sourc
             ) from None
         raise
     async with opening as content:
-        if not owned and not allows(acl_of(content.element.attributes), request.user, "READ"):
-            raise S3Error("AccessDenied")
+        if not owned:
+            await context.check_today(bucket, key, request.user, "READ")
+            if not allows(acl_of(content.element.attributes), request.user, "READ"):
+                raise S3Error("AccessDenied")
         headers: list[Header] = []
         if (await context.bucket(bucket)).versioning is not Versioning.OFF:
             headers.append((b"x-amz-copy-source-version-id", version_text(content.element.version_id).encode()))

@@ -225,9 +225,10 @@ impl ToPython for ElementInfo {
 impl ToPython for ViewInfo {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let types = types(py)?;
+        let attributes = attributes(py, types, &self.attributes)?;
         types
             .view
-            .call1(py, (self.name, self.id, self.created_ns, attributes(py, types, &self.attributes)?))
+            .call1(py, (self.name, self.id, self.created_ns, attributes, self.snapshot_of))
     }
 }
 

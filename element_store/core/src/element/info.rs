@@ -62,6 +62,8 @@ pub struct ViewInfo {
     pub id: u64,
     pub created_ns: i64,
     pub attributes: Attributes,
+    /// The view of which it is a snapshot, as that is called now.
+    pub snapshot_of: Option<String>,
 }
 
 /// Checked inside the commit. ETags unquoted; `*` stands for any element.

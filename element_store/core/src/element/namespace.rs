@@ -118,6 +118,7 @@ fn view_info(name: &str, id: u64, row: ElementRow) -> ViewInfo {
         id,
         created_ns: row.created_ns,
         attributes: row.attributes,
+        snapshot_of: None,
     }
 }
 
@@ -140,7 +141,12 @@ pub fn create_view(tx: &mut Transaction, name: &str, attributes: Attributes) -> 
 
 pub fn view(rows: &dyn Rows, name: &str) -> Result<ViewInfo> {
     let id = path::view_id(rows, name)?;
-    Ok(view_info(name, id, path::element(rows, id)?))
+    let is_alias = path::entry(rows, keys::ROOT, &path::view_name(name))?.is_none();
+    let snapshot_of = name.split_once(snapshots::ALIAS).filter(|_| is_alias).map(|(view, _)| view.into());
+    Ok(ViewInfo {
+        snapshot_of,
+        ..view_info(name, id, path::element(rows, id)?)
+    })
 }
 
 pub fn views(rows: &dyn Rows) -> Result<Vec<ViewInfo>> {
