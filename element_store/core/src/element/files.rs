@@ -193,6 +193,17 @@ pub fn list(rows: &dyn Rows, inode: u64, cookie: u64, limit: usize) -> Result<Ve
     Ok(entries)
 }
 
+/// Of a directory's entries; without an end where the directory is made up. Raises ESTALE, ENOTDIR.
+pub fn newest_cookie(rows: &dyn Rows, inode: u64) -> Result<u64> {
+    directory_row(rows, inode)?;
+    if aside::view_of(inode).is_some() || snapshot_directory::of(inode).is_some() {
+        return Ok(u64::MAX);
+    }
+    let (from, to) = keys::span(keys::COOKIE, inode);
+    let newest = rows.range(&from, &to, true).next().transpose()?;
+    Ok(newest.map_or(0, |(key, _)| keys::ordinal_of(&key)))
+}
+
 /// Of an element that files may change: `.keys` is none, nor is `.snapshot`. Raises ESTALE, EPERM, EROFS.
 fn changing_row(rows: &dyn Rows, inode: u64) -> Result<ElementRow> {
     match aside::view_of(inode) {

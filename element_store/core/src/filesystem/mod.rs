@@ -240,6 +240,9 @@ pub trait FileSystem: Send + Sync {
     /// whatever happens to other entries.
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>>;
 
+    /// What comes into the directory from now on has a higher cookie, a name that is renamed within it too: a listing that goes no further ends.
+    fn newest_cookie(&self, directory: Inode) -> Result<u64>;
+
     /// ENODATA
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>>;
 

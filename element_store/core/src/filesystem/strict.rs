@@ -112,6 +112,10 @@ impl FileSystem for Strict {
         self.0.list(directory, cookie, limit)
     }
 
+    fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        self.0.newest_cookie(directory)
+    }
+
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
         self.0.xattr(inode, name)
     }

@@ -409,6 +409,10 @@ impl FileSystem for Store {
         })
     }
 
+    fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        self.see(|rows| files::newest_cookie(rows, directory))
+    }
+
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
         let (row, name) = (self.row(inode)?, text(name)?);
         row.attributes

@@ -191,6 +191,10 @@ impl FileSystem for Model {
         self.locked().list(directory, cookie, limit)
     }
 
+    fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        self.locked().newest_cookie(directory)
+    }
+
     fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>> {
         self.locked().xattr(inode, name)
     }

@@ -133,6 +133,10 @@ impl State {
         self.directory(directory)?.after(cookie).take(limit).map(entry).collect()
     }
 
+    pub fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        Ok(self.directory(directory)?.after(0).last().map_or(0, |(cookie, ..)| cookie))
+    }
+
     pub fn open(&mut self, inode: Inode) -> Result<Node> {
         let element = self.get_mut(inode)?;
         element.opens += 1;

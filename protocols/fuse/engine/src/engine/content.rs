@@ -7,6 +7,7 @@ use trefoil_core::filesystem::{Allocation, Changes, Errno, Inode, New, Node, Res
 
 use super::names::PERMISSIONS;
 use super::shape::SET_ID;
+use super::xattrs::SET_GID;
 use super::{Answer, Call, Engine};
 use crate::wire::{Writer, hint, notification, opened, operation};
 
@@ -44,7 +45,7 @@ impl Engine {
     pub(super) fn opendir(&self, call: &mut Call) -> Result<Answer> {
         let node = self.fs.open(call.inode)?;
         self.known.opened(node.inode, node.version);
-        self.open_out(call, false);
+        call.out.u64(self.holders.handle()).u32(0).u32(0);
         Ok(Answer::Payload)
     }
 
@@ -109,8 +110,12 @@ impl Engine {
 
     pub(super) fn release(&self, call: &mut Call) -> Result<Answer> {
         self.close(call.inode);
+        let handle = call.body.u64()?;
+        if call.header.operation == operation::RELEASEDIR {
+            self.listings.end(handle);
+        }
         if self.options.locks.is_some() {
-            self.end_locks(call)?;
+            self.end_locks(call, handle)?;
         }
         Ok(Answer::Payload)
     }
@@ -220,6 +225,10 @@ impl Engine {
                 },
             )?;
             self.stripped(node.inode, true);
+            // As the kernel does where it minds this itself: whoever is not of the file's group leaves no set-group-id bit, whether it means anything or not.
+            if node.mode & SET_GID != 0 && call.header.gid != node.gid {
+                self.kill_set_gid(call)?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,11 @@
 //! `readdir`, with and without attributes.
 //!
 //! An offset is where a listing goes on: 0 at the start, 1 after `.`, 2 after `..`, and the store's cookie and 2 after any other entry. So it stays
-//! right for as long as the directory lives, whatever happens to other entries and whoever asks (a handle has no state).
+//! right for as long as the directory lives, whatever happens to other entries. A listing ends with the newest entry that was there when it began at the start:
+//! names that are renamed all the while would come again and again.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
 
 use trefoil_core::filesystem::{Node, Result, Type};
 
@@ -9,6 +13,7 @@ use super::names::is_snapshots;
 use super::shape::kind;
 use super::{Answer, Call, Engine};
 use crate::invalidations::Freshness;
+use crate::known::lock;
 use crate::wire::{DIRENT_BYTES, ENTRY_OUT_BYTES, Writer, operation};
 
 /// Offsets before the first cookie's.
@@ -17,6 +22,24 @@ const DOTS: u64 = 2;
 const NAME_BYTES_USUAL: usize = 16;
 const ENTRIES_MAX: usize = 4096;
 const ALIGNMENT: usize = 8;
+
+/// Where the listings of open directories end, by handle: the last cookie.
+#[derive(Default)]
+pub struct Listings(Mutex<HashMap<u64, u64>>);
+
+impl Listings {
+    fn begin(&self, handle: u64, last: u64) {
+        lock(&self.0).insert(handle, last);
+    }
+
+    fn last(&self, handle: u64) -> u64 {
+        lock(&self.0).get(&handle).copied().unwrap_or(u64::MAX)
+    }
+
+    pub fn end(&self, handle: u64) {
+        lock(&self.0).remove(&handle);
+    }
+}
 
 /// What one answer has room for.
 struct Page<'a> {
@@ -30,8 +53,7 @@ struct Page<'a> {
 
 impl Engine {
     pub(super) fn readdir(&self, call: &mut Call) -> Result<Answer> {
-        call.body.skip(8)?;
-        let (offset, bytes_max) = (call.body.u64()?, call.body.u32()? as usize);
+        let (handle, offset, bytes_max) = (call.body.u64()?, call.body.u64()?, call.body.u32()? as usize);
         let plus = call.header.operation == operation::READDIRPLUS;
         let mut page = Page {
             out: call.out,
@@ -40,14 +62,18 @@ impl Engine {
             since: call.since,
             is_brief: is_snapshots(call.inode),
         };
-        if offset == 0 && self.notes_accesses() {
-            self.fs.note_access(call.inode);
+        if offset == 0 {
+            self.listings.begin(handle, self.fs.newest_cookie(call.inode)?);
+            if self.notes_accesses() {
+                self.fs.note_access(call.inode);
+            }
         }
+        let last = self.listings.last(handle);
         if offset < DOTS && !self.dots(&mut page, call.inode, offset)? {
             return Ok(Answer::Payload);
         }
         for entry in self.fs.list(call.inode, offset.saturating_sub(DOTS), page.entries_usual())? {
-            if !self.push(&mut page, &entry.name, &entry.node, entry.cookie + DOTS) {
+            if entry.cookie > last || !self.push(&mut page, &entry.name, &entry.node, entry.cookie + DOTS) {
                 break;
             }
         }

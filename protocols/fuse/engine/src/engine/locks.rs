@@ -83,8 +83,7 @@ impl Engine {
     }
 
     /// The last descriptor of an open file was closed.
-    pub(super) fn end_locks(&self, call: &mut Call) -> Result<()> {
-        let handle = call.body.u64()?;
+    pub(super) fn end_locks(&self, call: &mut Call, handle: u64) -> Result<()> {
         call.body.skip(4)?;
         let hints = call.body.u32()?;
         let owner = call.body.u64()?;

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use trefoil_core::filesystem::news::Origin;
 use trefoil_core::filesystem::{Errno, FileSystem, Inode, Owner, ROOT, Result};
 
+use listing::Listings;
+
 use crate::device::{Device, Ticket};
 use crate::holders::Holders;
 use crate::invalidations::{Freshness, Invalidations};
@@ -72,6 +74,7 @@ pub struct Engine {
     syncs: Syncs,
     waits: Arc<Waits>,
     holders: Holders,
+    listings: Listings,
 }
 
 impl Engine {
@@ -93,6 +96,7 @@ impl Engine {
             syncs,
             waits: Arc::default(),
             holders: Holders::default(),
+            listings: Listings::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::wire::{Writer, hint};
 /// `setxattr(2)`
 const XATTR_CREATE: u32 = 1;
 const XATTR_REPLACE: u32 = 2;
-const SET_GID: u32 = 0o2000;
+pub(super) const SET_GID: u32 = 0o2000;
 const TRUSTED: &[u8] = b"trusted.";
 const NAMESPACES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
@@ -35,7 +35,7 @@ impl Engine {
     }
 
     /// Who gave a list to a file of a group that is not theirs does not get to run as that group.
-    fn kill_set_gid(&self, call: &Call) -> Result<()> {
+    pub(super) fn kill_set_gid(&self, call: &Call) -> Result<()> {
         let node = self.fs.stat(call.inode)?;
         if node.mode & SET_GID != 0 {
             let mode = Some(node.mode & !SET_GID);

@@ -198,15 +198,16 @@ fn a_write_by_others_takes_set_id_bits_away() {
     let rig = Rig::new();
     let path = rig.path("f");
     let program = path.to_str().unwrap();
-    for (what, expected) in [
-        (format!("echo x >> {program}"), 0o100_777),
-        (format!("echo x > {program}"), 0o100_777),
-        (format!("truncate -s 1 {program}"), 0o100_777),
-        (format!("fallocate -l 9000 {program}"), 0o100_777),
-        (format!("cat {program}"), 0o106_777),
+    for (what, mode, expected) in [
+        (format!("echo x >> {program}"), 0o6777, 0o100_777),
+        (format!("echo x > {program}"), 0o6777, 0o100_777),
+        (format!("truncate -s 1 {program}"), 0o6777, 0o100_777),
+        (format!("fallocate -l 9000 {program}"), 0o6777, 0o100_777),
+        (format!("fallocate -l 9000 {program}"), 0o6666, 0o100_666),
+        (format!("cat {program}"), 0o6777, 0o106_777),
     ] {
         fs::write(&path, b"x").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         fs::set_permissions(rig.root(), fs::Permissions::from_mode(0o755)).unwrap();
         let done = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &what])

@@ -90,6 +90,7 @@ impl FileSystem for Faulty {
         fn seek(inode: Inode, offset: u64, what: Seek) -> Result<u64>;
         fn copy(from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64>;
         fn list(directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>>;
+        fn newest_cookie(directory: Inode) -> Result<u64>;
         fn xattr(inode: Inode, name: &[u8]) -> Result<Vec<u8>>;
         fn set_xattr(inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()>;
         fn xattrs(inode: Inode) -> Result<Vec<Vec<u8>>>;

@@ -51,6 +51,28 @@ fn dots_are_the_directory_and_its_parent() {
 }
 
 #[test]
+fn a_listing_ends_though_names_are_renamed_all_the_while() {
+    const NAMES: usize = 500;
+    let rig = Rig::new();
+    fs::create_dir(rig.path("d")).unwrap();
+    (0..NAMES).for_each(|number| fs::write(rig.path(format!("d/{number}")), b"").unwrap());
+    let mut listing = rustix::fs::Dir::read_from(fs::File::open(rig.path("d")).unwrap()).unwrap();
+    for round in 0..2 {
+        let mut seen = 0;
+        while let Some(entry) = listing.read() {
+            let name = entry.unwrap().file_name().to_str().unwrap().to_owned();
+            seen += usize::from(!name.starts_with('.'));
+            assert!(seen <= 2 * NAMES, "it goes on and on");
+            if !name.starts_with('.') {
+                fs::rename(rig.path(format!("d/{name}")), rig.path(format!("d/{name}+"))).unwrap();
+            }
+        }
+        assert!(seen >= NAMES, "{seen} names in round {round}");
+        listing.rewind();
+    }
+}
+
+#[test]
 fn what_stays_is_seen_once_while_all_else_changes() {
     let rig = Rig::new();
     fs::create_dir(rig.path("d")).unwrap();

@@ -437,6 +437,10 @@ impl FileSystem for Through {
         self.directly(|fs| fs.copy(from, to, length))
     }
 
+    fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        self.fs.newest_cookie(directory)
+    }
+
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
         let mut session = self.session();
         let Some(handle) = session.handle(directory) else {

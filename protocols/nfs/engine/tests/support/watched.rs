@@ -134,6 +134,7 @@ impl FileSystem for Watched {
         seek(inode: Inode, offset: u64, what: Seek) -> Result<u64>;
         copy(from: (Inode, u64), to: (Inode, u64), length: u64) -> Result<u64>;
         list(directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>>;
+        newest_cookie(directory: Inode) -> Result<u64>;
         xattr(inode: Inode, name: &[u8]) -> Result<Vec<u8>>;
         set_xattr(inode: Inode, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()>;
         xattrs(inode: Inode) -> Result<Vec<Vec<u8>>>;

@@ -294,6 +294,10 @@ impl FileSystem for Faulty {
         Ok(copied)
     }
 
+    fn newest_cookie(&self, directory: Inode) -> Result<u64> {
+        self.model.newest_cookie(directory)
+    }
+
     fn list(&self, directory: Inode, cookie: u64, limit: usize) -> Result<Vec<Entry>> {
         if self.has(Fault::ListsByPosition) {
             let entries = self.model.list(directory, 0, usize::MAX)?.into_iter().zip(1..);
