@@ -33,6 +33,7 @@ use pen::{Pen, Unflushed};
 use queue::{Queue, refuse_payloads};
 use record::{BODY_HEADER_BYTES, Record};
 use std::collections::{HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -323,7 +324,9 @@ impl Committer {
             (queue.free_bytes, queue.capacity) = (journal.free_bytes(), journal.capacity());
         }
         *self.pen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Pen::new(journal));
-        if let Err(error) = self.write_records() {
+        // A change may panic here as well: nobody may be left waiting for a writer that is gone.
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_records()));
+        if let Err(error) = written.unwrap_or_else(|_| Err(panicked())) {
             self.close(&error.to_string());
         }
         self.pen.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -342,7 +345,7 @@ impl Committer {
         let mut is_stalled = false;
         loop {
             let Ok(mut held) = self.pen.lock() else {
-                return Err(Error::Closed("a change ended the thread that ran it".into()));
+                return Err(panicked());
             };
             let Some(pen) = held.as_mut() else { return Ok(()) };
             let mut queue = self.queue();
@@ -600,6 +603,10 @@ impl Committer {
         self.moved.notify_all();
         waited.into_iter().for_each(|done| done(Ok(())));
     }
+}
+
+fn panicked() -> Error {
+    Error::Closed("a change panicked, see the log; restart".into())
 }
 
 #[cfg(test)]

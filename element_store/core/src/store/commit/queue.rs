@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 pub const QUEUE_JOBS_MAX: usize = 4096;
 /// Payload bytes waiting; more block their callers.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
 /// Whose change it is; lower ones may use more of the journal's last room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {

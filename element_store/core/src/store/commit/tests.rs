@@ -1,4 +1,4 @@
-//! Changes share records, whatever the size of the journal.
+//! Changes share records, whatever the size of the journal; lazy ones run where they are asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::device::Device;
 use crate::device::memory::MemoryDevice;
+use crate::error::Error;
 use crate::filesystem::{FileSystem, New, Owner, ROOT};
 use crate::pool::{FormatOptions, Geometry, Pool};
 use crate::store::{OpenOptions, Store};
@@ -66,7 +67,7 @@ fn durable_changes_that_wait_share_a_flush() {
         let before = records(&store);
         // The writer is busy while the others come.
         committer.submit(0, 64, Box::new(|_| {}), move |_| {
-            gate.recv().map_err(|_| crate::error::Error::Closed("gone".into()))
+            gate.recv().map_err(|_| Error::Closed("gone".into()))
         });
         for change in 0..CHANGES as u64 {
             let done = done.clone();
@@ -82,5 +83,52 @@ fn durable_changes_that_wait_share_a_flush() {
             written <= 8,
             "{CHANGES} changes took {written} records of a journal of {journal_bytes}"
         );
+    }
+}
+
+#[test]
+fn a_lazy_change_runs_where_it_is_asked_for_unless_others_are_before_it() {
+    let state = tempfile::tempdir().unwrap();
+    let store = store(state.path(), JOURNALS[0]);
+    let committer = &store.core.committer;
+    let here = || committer.run_lazy(None, 0, 64, |_| Ok(std::thread::current().id())).unwrap();
+    // The first change of a store leases ids, durably.
+    committer.run_lazy(None, 0, 64, |tx| Ok(tx.new_id())).unwrap();
+    committer.sync().unwrap();
+    // The writer may hold the pen for a moment.
+    assert!((0..1000).any(|_| here() == std::thread::current().id()));
+    let ((open, gate), (begun, has_begun)) = (channel::<()>(), channel());
+    let busy = move |_: &mut crate::element::transaction::Transaction| {
+        begun.send(()).unwrap();
+        gate.recv().map_err(|_| Error::Closed("gone".into()))
+    };
+    committer.submit(0, 64, Box::new(|_| {}), busy);
+    has_begun.recv().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| (here(), std::thread::current().id()));
+        while committer.queued() == 0 {
+            std::thread::yield_now();
+        }
+        open.send(()).unwrap();
+        let (ran, asked) = waiting.join().unwrap();
+        assert_ne!(ran, asked, "the pen was taken");
+    });
+}
+
+#[test]
+fn a_change_that_panics_closes_the_store_wherever_it_runs() {
+    for is_lazy in [true, false] {
+        let state = tempfile::tempdir().unwrap();
+        let store = store(state.path(), JOURNALS[0]);
+        let committer = &store.core.committer;
+        let panics = |_: &mut crate::element::transaction::Transaction| -> crate::error::Result<()> { panic!("on purpose") };
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match is_lazy {
+            true => committer.run_lazy(None, 0, 64, panics),
+            false => crate::store::wait(|done| committer.submit(0, 64, done, panics)),
+        }));
+        assert!(!matches!(asked, Ok(Ok(()))));
+        let after = committer.run_lazy(None, 0, 64, |_| Ok(()));
+        assert!(matches!(after, Err(Error::Closed(_))), "{after:?}");
+        assert!(committer.closed_reason().is_some());
     }
 }

@@ -67,6 +67,8 @@ impl Place {
         while self.store.volume(id).unwrap().handles > 0 {
             std::thread::yield_now();
         }
+        // The count falls while the change runs; what it changed is seen with its record, so before a later change is answered.
+        wait(|done| self.store.core.committer.submit(0, 64, done, |_| Ok(()))).unwrap();
     }
 
     pub fn check(&self) {
